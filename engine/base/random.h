@@ -1,0 +1,62 @@
+/* random.h: random numbers as a pure function of (seed, stream, step, index).
+ *
+ * Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC'11). There is no
+ * generator state: nothing to lock, to save in a checkpoint or to get out of order between threads. The same four
+ * arguments give the same bits on every machine, forever.
+ *
+ *   key     = seed
+ *   counter = index (48 bits) | step (48 bits) | stream (32 bits)
+ *
+ * Threads: pure functions.
+ */
+#ifndef BP_BASE_RANDOM_H
+#define BP_BASE_RANDOM_H
+
+#include <stdint.h>
+
+/* What a random number is for: the high byte of the stream, so that no two uses ever share numbers. */
+enum bp_stream {
+    BP_STREAM_INIT = 1,    /* + tensor number: initial parameters */
+    BP_STREAM_SHUFFLE = 2, /* step = epoch: the order of the training rows */
+    BP_STREAM_SPLIT = 3,   /* which rows are for training, validation and test */
+    BP_STREAM_DROPOUT = 4, /* + node number: dropped elements of a step */
+    BP_STREAM_CHECK = 5    /* the gradient check's choice of elements and directions */
+};
+
+/* The stream of `purpose` for item number `item` (a tensor or a node, below 2^24). */
+static inline uint32_t bp_stream(enum bp_stream purpose, uint32_t item)
+{
+    return ((uint32_t)purpose << 24) | (item & 0xffffffu);
+}
+
+/* Four random words. step and index below 2^48. */
+void bp_random(uint64_t seed, uint32_t stream, uint64_t step, uint64_t index, uint32_t ret[4]);
+
+/* From 32 random bits: a float in [0, 1), a multiple of 2^-24. */
+static inline float bp_random_unit(uint32_t bits)
+{
+    return (float)(bits >> 8) * 0x1p-24f;
+}
+
+/* From 64 random bits: a double in (0, 1), never 0 or 1 (an odd multiple of 2^-53). */
+static inline double bp_random_unit_d(uint32_t high, uint32_t low)
+{
+    uint64_t bits = (((uint64_t)high << 32) | low) >> 12;
+    return ((double)bits + 0.5) * 0x1p-52;
+}
+
+/* From 64 random bits: an integer in [0, n), n >= 1, by multiplication (bias below n / 2^64). */
+static inline uint64_t bp_random_below(uint32_t high, uint32_t low, uint64_t n)
+{
+    uint64_t bits = ((uint64_t)high << 32) | low;
+    return (uint64_t)(((unsigned __int128)bits * n) >> 64);
+}
+
+/* A standard normal deviate from a uniform one in (0, 1), by inversion (Wichura 1988, AS 241, PPND16). */
+double bp_random_normal(double unit);
+
+/* Fills order[0..n) with a permutation of its present entries: Fisher-Yates with words of (seed, stream, step).
+ * n below 2^32. The same arguments and entries give the same order. */
+void bp_random_shuffle(uint64_t seed, uint32_t stream, uint64_t step, uint32_t *order, uint64_t n);
+
+#endif

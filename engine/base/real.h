@@ -1,0 +1,42 @@
+/* real.h: the number type of the ops, and the names of their two builds.
+ *
+ * The sources of graph/exec, ops/ and the generic kernels are compiled twice: with float, for training, and with
+ * double (BP_DOUBLE defined, libm functions, generic kernels only), for the gradient check and the step trace,
+ * where rounding must not hide an error. Both builds live in one binary, so each function with a bp_real in its
+ * signature (or reaching one) is renamed in the double build: its name gets the suffix _f64. The list below is the
+ * whole of it: a source that includes this header writes the plain name and gets the one of its own build; a
+ * caller of the double build compiles with BP_DOUBLE itself.
+ */
+#ifndef BP_BASE_REAL_H
+#define BP_BASE_REAL_H
+
+#ifdef BP_DOUBLE
+typedef double bp_real;
+#define bp_exec bp_exec_f64
+#define bp_exec_new bp_exec_new_f64
+#define bp_exec_free bp_exec_free_f64
+#define bp_exec_estimate bp_exec_estimate_f64
+#define bp_exec_forward bp_exec_forward_f64
+#define bp_exec_pass bp_exec_pass_f64
+#define bp_exec_input bp_exec_input_f64
+#define bp_exec_input_gradient bp_exec_input_gradient_f64
+#define bp_exec_output bp_exec_output_f64
+#define bp_exec_value bp_exec_value_f64
+#define bp_exec_gradient bp_exec_gradient_f64
+#define bp_exec_targets bp_exec_targets_f64
+#define bp_exec_row_losses bp_exec_row_losses_f64
+#define bp_model bp_model_f64
+#define bp_model_new bp_model_new_f64
+#define bp_model_free bp_model_free_f64
+#define bp_model_pack bp_model_pack_f64
+#define bp_model_estimate bp_model_estimate_f64
+#define bp_kernels bp_kernels_f64
+#define bp_kernels_current bp_kernels_current_f64
+#define bp_kernels_generic bp_kernels_generic_f64
+#define bp_op_table bp_op_table_f64
+#define bp_op bp_op_f64
+#else
+typedef float bp_real;
+#endif
+
+#endif

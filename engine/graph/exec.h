@@ -1,0 +1,82 @@
+/* exec.h: running a model: the forward pass, the losses, the backward pass.
+ *
+ * An execution is made for one model and one batch capacity. Making it derives the backward program from the op
+ * table by reverse-mode differentiation, plans where each value and each gradient lives (by liveness, in one
+ * arena) and groups the instructions into stages; running it allocates nothing.
+ *
+ *   forward:  z = W x + b, a = f(z), node after node        (row-local: one stage over blocks of rows)
+ *   loss:     L, and the error signal dL/dz of the output
+ *   backward: the error signal of each earlier node by the chain rule, and the gradient of each parameter, summed
+ *             over the batch in chunks of BP_ROW_CHUNK rows whose partial sums are added in ascending order
+ *
+ * The first contribution to a gradient is a write, later ones add; both are decided when the plan is made. The
+ * gradient of the input is computed only when asked for.
+ *
+ * Threads: one execution is used by one caller (and its team) at a time; any number may share a model.
+ */
+#ifndef BP_GRAPH_EXEC_H
+#define BP_GRAPH_EXEC_H
+
+#include "base/real.h"
+#include "base/team.h"
+#include "graph/model.h"
+
+#define BP_ROW_CHUNK 128 /* rows of one chunk of a sum over rows; part of the numerics version */
+
+struct bp_exec;
+
+struct bp_exec_options {
+    int capacity;        /* rows of the largest batch, at least 1 */
+    bool training;       /* plan a backward pass too */
+    bool input_gradient; /* compute dL/dinput as well */
+    bool keep_all;       /* no reuse of memory: every value and gradient stays readable after a pass */
+    int threads;         /* scratch for this many threads, at least the capacity of the team it runs with */
+};
+
+/* Where a batch's targets go. Arrays are owned by the execution; a head without labels has label NULL, etc. */
+struct bp_targets {
+    int32_t *label; /* (capacity): class of each row; heads with cross_entropy */
+    float *value;   /* (capacity, outputs): heads with bce and mse */
+    float *weight;  /* (capacity): weight of each row, all 1 until written */
+};
+
+bp_status bp_exec_new(struct bp_model *model, const struct bp_exec_options *options, struct bp_exec **ret,
+                      struct bp_error *err);
+void bp_exec_free(struct bp_exec *exec);
+
+/* Bytes that bp_exec_new would take; BP_LIMIT on overflow. */
+bp_status bp_exec_estimate(const struct bp_graph *graph, const struct bp_exec_options *options, size_t *ret);
+
+/* The input buffer, (capacity, elements of the input), row-major; the caller fills the first rows before a pass. */
+bp_real *bp_exec_input(struct bp_exec *exec);
+const struct bp_targets *bp_exec_targets(struct bp_exec *exec, int head);
+
+/* Forward pass of the first `rows` rows in prediction mode: dropout passes everything on. */
+void bp_exec_forward(struct bp_exec *exec, struct bp_team *team, int rows);
+
+/* A whole pass in training mode: forward, loss, and, where the execution was planned for training, backward into
+ * model->grads (which it overwrites). The loss minimised is the sum over heads of weight * (weighted mean over
+ * rows), plus nothing else: penalties are the optimizer's. seed and step drive dropout. With backward false, the
+ * forward pass and the losses are computed in prediction mode (evaluation).
+ * Returns the weighted mean loss over the rows, in double, summed over rows in ascending order. */
+double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool backward, uint64_t seed,
+                    uint64_t step);
+
+/* Loss of each row (before weighting) of the last pass, (rows), of a head. */
+const bp_real *bp_exec_row_losses(struct bp_exec *exec, int head);
+
+/* Value of a head's node after a pass, (rows, outputs). */
+const bp_real *bp_exec_output(struct bp_exec *exec, int head);
+
+/* Value of any node, and gradient of the loss by it; NULL where the plan reused or never made it. Meant for
+ * executions with keep_all. */
+const bp_real *bp_exec_value(struct bp_exec *exec, int node);
+const bp_real *bp_exec_gradient(struct bp_exec *exec, int node);
+const bp_real *bp_exec_input_gradient(struct bp_exec *exec);
+
+#ifndef BP_DOUBLE
+/* The program in words: the forward and the derived backward instructions, stages, memory. malloc'd text. */
+char *bp_exec_print(const struct bp_exec *exec);
+#endif
+
+#endif

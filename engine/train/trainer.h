@@ -1,0 +1,121 @@
+/* trainer.h: training, from the first parameters to the best ones.
+ *
+ *   for each epoch, for each batch of shuffled rows:
+ *     gather the rows -> forward, loss, backward (exec) -> check that all is finite -> clip -> update -> pack
+ *   at the end of an epoch: evaluate on the validation rows, keep the best parameters, stop early or go on
+ *
+ * The state after step n is a function of (configuration, graph, rows, seed, n) alone: not of the number of
+ * threads, the instruction set, or the pauses, kills and resumes in between.
+ *
+ * The trainer knows no clock beyond the pacing of checkpoints and the measuring of speed, no files and no network:
+ * it speaks to its host through struct bp_train_hooks.
+ *
+ * Threads: bp_trainer_run is called by the thread that owns the job and opens the team; hooks are called on that
+ * thread, between steps. All other functions only while no run is going on, or from within a hook.
+ */
+#ifndef BP_TRAIN_TRAINER_H
+#define BP_TRAIN_TRAINER_H
+
+#include "train/metric.h"
+#include "train/optimizer.h"
+#include "train/source.h"
+#include "train/split.h"
+
+/* Raised whenever a change alters the bits that training produces. Stored with jobs and checkpoints. */
+#define BP_NUMERICS_VERSION 1
+
+struct bp_monitor {
+    enum bp_metric metric;
+    bool validation; /* on the validation rows; false: on the training rows */
+};
+
+struct bp_train_config {
+    uint64_t seed;
+    int64_t epochs; /* at least 1 */
+    int batch_size; /* at least 1; the last batch of an epoch may be shorter */
+    bool shuffle;
+    struct bp_optimizer optimizer;
+    double clip_grad_norm; /* global norm; 0 for none */
+    bool early_stopping;
+    struct bp_monitor monitor; /* chooses the best parameters, with or without early stopping */
+    int64_t patience;          /* epochs without improvement by more than min_delta */
+    double min_delta;
+    bool restore_best;         /* the final weights are the best ones (the state goes on with its own) */
+    int64_t log_every_steps;   /* batch_loss is reported every so many steps */
+    int64_t checkpoint_epochs; /* checkpoint at the end of every so many epochs, 0 for never */
+    double checkpoint_seconds; /* and when so many seconds have passed; 0 for never */
+    int threads;               /* capacity of the team, 1 to BP_TEAM_MAX */
+    unsigned metrics;          /* bit set of enum bp_metric, loss always */
+};
+
+enum bp_stop_reason { BP_STOP_NONE, BP_STOP_MAX_EPOCHS, BP_STOP_EARLY, BP_STOP_USER };
+
+struct bp_progress {
+    int64_t epoch, epochs; /* finished epochs, and how many there will be */
+    int64_t step, steps;   /* finished steps, and how many there will be */
+    int64_t samples;       /* rows trained on so far, over all epochs and restarts */
+    double seconds;        /* time spent training, over all restarts */
+    double batch_loss;     /* of the last step */
+};
+
+struct bp_best {
+    bool any;
+    int64_t epoch, step;
+    double value; /* of the monitor */
+};
+
+/* What the host wants, asked between any two steps. */
+enum bp_command { BP_GO_ON, BP_PAUSE, BP_FINISH /* stop now as succeeded */, BP_CANCEL, BP_CHECKPOINT_NOW };
+
+struct bp_trainer;
+
+struct bp_train_hooks {
+    void *ctx;
+    /* Between any two steps; may lower or raise *threads (from 1 to the capacity). Must be quick: an atomic read. */
+    enum bp_command (*command)(void *ctx, int *threads);
+    /* After each step; must be quick. */
+    void (*progress)(void *ctx, const struct bp_progress *progress);
+    /* A value of a series: "batch_loss" (by step), "loss", "val_accuracy" ... (at the end of an epoch). */
+    void (*metric)(void *ctx, const char *name, int64_t epoch, int64_t step, double value);
+    /* End of an epoch, after its metrics. */
+    void (*epoch)(void *ctx, const struct bp_progress *progress, const struct bp_best *best);
+    /* Time to store a checkpoint: the host calls bp_checkpoint_encode. must is false where it may be skipped (the
+     * last one is still being written). An error ends the run with that status. */
+    bp_status (*checkpoint)(void *ctx, struct bp_trainer *trainer, bool must, struct bp_error *err);
+};
+
+enum bp_outcome { BP_RUN_FINISHED, BP_RUN_PAUSED, BP_RUN_CANCELLED, BP_RUN_FAILED };
+
+/* Makes a trainer with parameters initialized from the seed, at step 0. Borrows everything but config, which is
+ * copied; split must have at least one training row. BP_NOMEM, BP_INVALID, BP_LIMIT. */
+bp_status bp_trainer_new(const struct bp_train_config *config, const struct bp_graph *graph,
+                         const struct bp_source *source, const struct bp_split *split, struct bp_trainer **ret,
+                         struct bp_error *err);
+void bp_trainer_free(struct bp_trainer *trainer);
+
+/* Bytes that training takes: model, executions, best copy, a staged checkpoint, batches. Table pages are not
+ * counted. BP_LIMIT on overflow. */
+bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct bp_graph *graph, uint64_t train_rows,
+                              size_t *ret);
+
+/* Trains until it ends or the host says otherwise. A checkpoint has been offered (must) before it returns FINISHED,
+ * PAUSED or CANCELLED. FAILED fills err; BP_NONFINITE names the step and where: the state is then the one before
+ * the failing step. */
+enum bp_outcome bp_trainer_run(struct bp_trainer *trainer, const struct bp_train_hooks *hooks, struct bp_error *err);
+
+enum bp_stop_reason bp_trainer_stop_reason(const struct bp_trainer *trainer);
+void bp_trainer_progress(const struct bp_trainer *trainer, struct bp_progress *ret);
+void bp_trainer_best(const struct bp_trainer *trainer, struct bp_best *ret);
+
+/* The parameters that a finished job hands out: the best ones where restore_best and any, else the latest.
+ * Borrowed; graph->nparams floats. */
+const float *bp_trainer_final_params(const struct bp_trainer *trainer);
+
+/* Evaluates parameters on some rows of a source, batch by batch, in prediction mode: accs has one accumulator for
+ * each head. visit (may be NULL) sees each batch after its pass. */
+typedef void bp_evaluate_visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n);
+void bp_evaluate(struct bp_exec *exec, int capacity, struct bp_team *team, const struct bp_graph *graph,
+                 const struct bp_source *source, const uint32_t *rows, uint64_t nrows, struct bp_accumulator *accs,
+                 bp_evaluate_visit *visit, void *ctx);
+
+#endif

@@ -1,0 +1,80 @@
+/* transform.h: what happens to a table's columns before they reach the network, and how to do it again.
+ *
+ * Planned from a table and the `dataset` object of a resolved spec: which columns, in which order, number or one-hot,
+ * which target. The plan fixes the number of inputs and outputs. Fitting it on the training rows finds means,
+ * deviations and fills; vocabularies and classes come from the whole dataset, sorted. It is kept as one versioned
+ * JSON (doubles with 17 digits) with the job and in every export, and is applied in the gather of a batch, to stored
+ * rows and to rows from outside alike.
+ *
+ * Threads: a fitted transform is read-only and may be shared.
+ */
+#ifndef BP_DATA_TRANSFORM_H
+#define BP_DATA_TRANSFORM_H
+
+#include "data/table.h"
+#include "graph/graph.h"
+#include "problems.h"
+#include "train/source.h"
+#include "train/split.h"
+
+#define BP_TRANSFORM_VERSION 1
+
+struct bp_transform;
+
+/* A target of the network, seen from outside. */
+struct bp_transform_target {
+    const char *name; /* column */
+    bool is_class;
+    int outputs;    /* classes, or adjacent values */
+    json_t *labels; /* classes as the dataset writes them: strings, or numbers (borrowed array) */
+    bool labels_are_numbers;
+    double shift, scale; /* t = (v - shift) * scale */
+};
+
+/* dataset: the resolved object (target, features, ignore, columns, scale, task, input_shape …). task: the resolved
+ * "classification" or "regression", which decides what a numeric target is. Faults go to problems with pointers
+ * below /dataset; BP_INVALID then. The table is borrowed during the call only. */
+bp_status bp_transform_plan(const struct bp_table *table, const json_t *dataset, const char *task,
+                            struct bp_problems *problems, struct bp_transform **ret, struct bp_error *err);
+void bp_transform_free(struct bp_transform *transform);
+
+/* Class of each row (BP_INVALID for a regression), and which rows cannot be used (no target, `drop`): for the split. */
+bp_status bp_transform_classes(const struct bp_transform *transform, const struct bp_table *table, int32_t *ret,
+                               struct bp_error *err);
+bp_status bp_transform_exclude(const struct bp_transform *transform, const struct bp_table *table, uint8_t *ret,
+                               uint64_t *ret_count, struct bp_error *err);
+
+/* Finds the figures from the training rows, in one pass in ascending row order, in double. standardize_target: a
+ * regression target is standardized (mse). */
+bp_status bp_transform_fit(struct bp_transform *transform, const struct bp_table *table, const struct bp_split *split,
+                           bool standardize_target, struct bp_error *err);
+
+json_t *bp_transform_json(const struct bp_transform *transform); /* new reference or NULL */
+bp_status bp_transform_parse(const json_t *json, struct bp_transform **ret, struct bp_error *err);
+
+int bp_transform_inputs(const struct bp_transform *transform); /* elements of the network's input */
+struct bp_shape bp_transform_shape(
+    const struct bp_transform *transform); /* (n), or the shape of an image (1, 28, 28) */
+int bp_transform_targets(const struct bp_transform *transform);
+const struct bp_transform_target *bp_transform_target(const struct bp_transform *transform, int i);
+/* Names of the inputs after one-hot ("age", "color=red"): new reference to an array, or NULL. */
+json_t *bp_transform_input_names(const struct bp_transform *transform);
+
+/* Sources: over a table's rows, and over rows made by bp_transform_rows. Free with bp_transform_source_done. Both
+ * borrow the transform (and the table, or the rows). The second has no targets. */
+bp_status bp_transform_source(const struct bp_transform *transform, const struct bp_table *table,
+                              struct bp_source *ret, struct bp_error *err);
+void bp_transform_source_done(struct bp_source *source);
+
+/* Rows from outside: a JSON array of objects by column name, or of arrays in the order of the feature columns (the
+ * shape of an image may be nested or flat), or CSV text with a header. Missing columns and unseen categories are
+ * faults that name them (pointer /rows/3/color); further columns are ignored when they are known to the dataset (a
+ * target or ignored column), else faults. *ret is malloc'd, *ret_n rows, used with bp_transform_rows_source. */
+bp_status bp_transform_rows(const struct bp_transform *transform, const json_t *rows, struct bp_problems *problems,
+                            uint8_t **ret, int *ret_n, struct bp_error *err);
+bp_status bp_transform_rows_csv(const struct bp_transform *transform, const char *text, size_t size,
+                                struct bp_problems *problems, uint8_t **ret, int *ret_n, struct bp_error *err);
+bp_status bp_transform_rows_source(const struct bp_transform *transform, const uint8_t *rows, int n,
+                                   struct bp_source *ret, struct bp_error *err);
+
+#endif
