@@ -58,6 +58,23 @@ bp_status bp_checkpoint_restore(struct bp_trainer *trainer, const uint8_t *bytes
 bp_status bp_checkpoint_read(const uint8_t *bytes, size_t size, bool best, struct bp_checkpoint_header *ret_header,
                              const uint8_t **ret_params, const uint8_t **ret_stats, struct bp_error *err);
 
+/* Where the sections of a checkpoint begin, in bytes from its start; 0 for a section that it does not have. The
+ * trailer takes the last 8 bytes of `size`. */
+struct bp_checkpoint_layout {
+    struct bp_checkpoint_header header;
+    uint64_t params, slots, stats;
+    uint64_t best_params, best_stats;
+    uint64_t size;
+};
+
+#define BP_CHECKPOINT_HEADER_MAX 1024 /* no header, of this version or an older one, is longer */
+
+/* Reads the layout from the first n bytes alone (BP_CHECKPOINT_HEADER_MAX of them, or all there are), so that an
+ * export can take a large checkpoint piece by piece. Checks the header and that its sections make up `size` bytes:
+ * BP_CORRUPT where not. The sections themselves are not looked at. */
+bp_status bp_checkpoint_layout(const uint8_t *start, size_t n, uint64_t size, struct bp_checkpoint_layout *ret,
+                               struct bp_error *err);
+
 /* 64 bits over what a graph's parameters mean: kinds, names, shapes, connections. */
 uint64_t bp_graph_fingerprint(const struct bp_graph *graph);
 
