@@ -14,6 +14,12 @@
 
 #include <stdint.h>
 
+/* The multipliers of Philox 4x32 and the steps of its key (the dropout kernels run it over lanes). */
+#define BP_PHILOX_M0 0xD2511F53u
+#define BP_PHILOX_M1 0xCD9E8D57u
+#define BP_PHILOX_W0 0x9E3779B9u
+#define BP_PHILOX_W1 0xBB67AE85u
+
 /* What a random number is for: the high byte of the stream, so that no two uses ever share numbers. */
 enum bp_stream {
     BP_STREAM_INIT = 1,    /* + tensor number: initial parameters */
