@@ -1,0 +1,346 @@
+/* hooks.c: what a worker does between two steps of a training run: commands, the present, series, checkpoints.
+ *
+ * All hooks run on the leader of the team. They never wait for a reader or for the store, with one exception: a
+ * checkpoint that must be stored.
+ */
+#include "jobs/run.h"
+
+#include "log.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define FLUSH_SECONDS 0.2 /* series reach the store at least this often */
+#define FLUSH_POINTS 1000
+#define EPOCH_EVENT_SECONDS 0.5 /* a tiny network has thousands of epochs a second: the log gets the last of each */
+#define RATE_SECONDS 0.5        /* the rate shown is over at least this long */
+#define POSTED_MAX 64           /* batches in flight, after which the trainer waits for the store to keep up */
+
+double bp_run_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+json_t *bp_json_number(double value)
+{
+    if (isnan(value))
+        return json_string("NaN");
+    if (isinf(value))
+        return json_string(value > 0 ? "Infinity" : "-Infinity");
+    return json_real(value);
+}
+
+/* --- series and events on their way to the store -------------------------------------------------------------------- */
+static void batch_free(struct bp_batch *b)
+{
+    if (!b)
+        return;
+    free(b->points);
+    free(b->epoch_event);
+    free(b);
+}
+
+static bp_status batch_store(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct bp_batch *b = arg;
+    bp_status status = bp_db_metric_add(db, b->run->id, b->points, b->npoints, err);
+    if (!status && b->epoch_event)
+        status = bp_db_event_add(db, b->run->id, "epoch", b->epoch_event, NULL, err);
+    return status;
+}
+
+static void batch_done(void *arg, bp_status status, const struct bp_error *err)
+{
+    struct bp_batch *b = arg;
+    struct bp_job_run *run = b->run;
+    if (status == BP_FULL) {
+        pthread_mutex_lock(&run->mutex);
+        b->next = run->rejected;
+        run->rejected = b;
+        pthread_mutex_unlock(&run->mutex);
+    } else {
+        if (status)
+            bp_log(BP_LOG_ERROR, "metrics could not be stored", "job", run->id, "error", err->message, NULL);
+        batch_free(b);
+    }
+    atomic_fetch_sub(&run->posted, 1);
+}
+
+static void batch_post(struct bp_job_run *run, struct bp_batch *b)
+{
+    atomic_fetch_add(&run->posted, 1);
+    if (bp_store_post(run->app->store, batch_store, b, batch_done)) {
+        atomic_fetch_sub(&run->posted, 1);
+        batch_free(b); /* the store is closing, or there is no memory for a queue entry */
+    }
+}
+
+static void nap(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+}
+
+void bp_run_flush(struct bp_job_run *run, bool all)
+{
+    pthread_mutex_lock(&run->mutex);
+    struct bp_batch *again = run->rejected;
+    run->rejected = NULL;
+    pthread_mutex_unlock(&run->mutex);
+    while (again) {
+        struct bp_batch *next = again->next;
+        again->next = NULL;
+        batch_post(run, again);
+        again = next;
+    }
+    if (run->batch) {
+        batch_post(run, run->batch);
+        run->batch = NULL;
+    }
+    run->flushed_at = bp_run_clock();
+    while (atomic_load(&run->posted) > (all ? 0 : POSTED_MAX))
+        nap();
+}
+
+/* The batch being filled, with room for one more point; NULL without memory. */
+static struct bp_batch *batch_open(struct bp_job_run *run)
+{
+    if (!run->batch) {
+        run->batch = calloc(1, sizeof *run->batch);
+        if (!run->batch)
+            return NULL;
+        run->batch->run = run;
+    }
+    struct bp_batch *b = run->batch;
+    if (b->npoints == b->capacity) {
+        size_t capacity = b->capacity ? 2 * b->capacity : 64;
+        struct bp_metric_point *points = realloc(b->points, capacity * sizeof *points);
+        if (!points)
+            return NULL;
+        b->points = points;
+        b->capacity = capacity;
+    }
+    return b;
+}
+
+static void remember_last(struct bp_live *live, const struct bp_metric_point *point)
+{
+    pthread_mutex_lock(&live->mutex);
+    struct bp_snapshot *s = &live->snapshot;
+    int i = 0;
+    while (i < s->nmetrics && strcmp(s->metrics[i].name, point->name))
+        i++;
+    if (i < BP_LAST_METRICS_MAX) {
+        s->metrics[i] = *point;
+        if (i == s->nmetrics)
+            s->nmetrics++;
+    }
+    pthread_mutex_unlock(&live->mutex);
+}
+
+void bp_run_point(struct bp_job_run *run, const char *name, int64_t epoch, int64_t step, double value)
+{
+    struct bp_metric_point point = {.epoch = epoch, .step = step, .value = value};
+    snprintf(point.name, sizeof point.name, "%s", name);
+    if (strcmp(name, "batch_loss"))
+        remember_last(run->live, &point);
+    struct bp_batch *b = batch_open(run);
+    if (b)
+        b->points[b->npoints++] = point;
+    else
+        bp_log(BP_LOG_ERROR, "no memory for a metric", "job", run->id, "name", name, NULL);
+}
+
+char *bp_run_metrics_json(struct bp_job_run *run)
+{
+    json_t *object = json_object();
+    pthread_mutex_lock(&run->live->mutex);
+    const struct bp_snapshot *s = &run->live->snapshot;
+    for (int i = 0; i < s->nmetrics; i++)
+        json_object_set_new(object, s->metrics[i].name, bp_json_number(s->metrics[i].value));
+    pthread_mutex_unlock(&run->live->mutex);
+    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    json_decref(object);
+    return text;
+}
+
+char *bp_run_progress_json(const struct bp_progress *p)
+{
+    json_t *object =
+        json_pack("{sI sI sI sI sI sf so}", "epoch", (json_int_t)p->epoch, "epochs", (json_int_t)p->epochs, "step",
+                  (json_int_t)p->step, "steps", (json_int_t)p->steps, "samples", (json_int_t)p->samples, "seconds",
+                  p->seconds, "batch_loss", bp_json_number(p->batch_loss));
+    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(object);
+    return text;
+}
+
+/* --- hooks ---------------------------------------------------------------------------------------------------------- */
+static enum bp_command hook_command(void *ctx, int *threads)
+{
+    struct bp_job_run *run = ctx;
+    *threads = bp_jobs_share(run->jobs, run->live->asked);
+    if (atomic_load_explicit(&run->jobs->stopping, memory_order_relaxed))
+        return BP_PAUSE;
+    return (enum bp_command)atomic_load_explicit(&run->live->command, memory_order_relaxed);
+}
+
+static void hook_progress(void *ctx, const struct bp_progress *progress)
+{
+    struct bp_job_run *run = ctx;
+    double now = bp_run_clock();
+    if (!pthread_mutex_trylock(&run->live->mutex)) {
+        struct bp_snapshot *s = &run->live->snapshot;
+        s->progress = *progress;
+        s->threads = bp_jobs_share(run->jobs, run->live->asked);
+        if (now - run->rate_at >= RATE_SECONDS) {
+            if (run->rate_at > 0)
+                s->samples_per_second = (double)(progress->samples - run->rate_samples) / (now - run->rate_at);
+            run->rate_at = now;
+            run->rate_samples = progress->samples;
+        }
+        pthread_mutex_unlock(&run->live->mutex);
+    }
+    if (run->batch && (now - run->flushed_at >= FLUSH_SECONDS || run->batch->npoints >= FLUSH_POINTS))
+        bp_run_flush(run, false);
+}
+
+static void hook_metric(void *ctx, const char *name, int64_t epoch, int64_t step, double value)
+{
+    bp_run_point(ctx, name, epoch, step, value);
+}
+
+static void epoch_event(struct bp_job_run *run, const struct bp_progress *progress)
+{
+    char *metrics = bp_run_metrics_json(run);
+    struct bp_batch *b = batch_open(run);
+    if (metrics && b) {
+        char head[160];
+        snprintf(head, sizeof head, "{\"epoch\":%lld,\"epochs\":%lld,\"step\":%lld,\"seconds\":%.3f,\"metrics\":",
+                 (long long)progress->epoch, (long long)progress->epochs, (long long)progress->step,
+                 progress->seconds);
+        free(b->epoch_event);
+        if (asprintf(&b->epoch_event, "%s%s}", head, metrics) < 0)
+            b->epoch_event = NULL;
+    }
+    free(metrics);
+    run->event_at = bp_run_clock();
+}
+
+static void hook_epoch(void *ctx, const struct bp_progress *progress, const struct bp_best *best)
+{
+    struct bp_job_run *run = ctx;
+    pthread_mutex_lock(&run->live->mutex);
+    run->live->snapshot.progress = *progress;
+    run->live->snapshot.best = *best;
+    pthread_mutex_unlock(&run->live->mutex);
+    if (bp_run_clock() - run->event_at >= EPOCH_EVENT_SECONDS || progress->epoch == progress->epochs)
+        epoch_event(run, progress);
+}
+
+/* --- checkpoints ---------------------------------------------------------------------------------------------------- */
+/* What is written to the job's row together with a checkpoint. */
+struct durable {
+    char job[BP_ID_SIZE];
+    char *progress, *metrics;
+    struct bp_best best;
+    char monitor[48];
+    int64_t epoch, step;
+    struct bp_job_run *run; /* takes the row's new version; outlives its saver */
+};
+
+static void durable_free(void *arg)
+{
+    struct durable *d = arg;
+    free(d->progress);
+    free(d->metrics);
+    free(d);
+}
+
+static void replace(char **field, const char *text)
+{
+    char *copy = text ? strdup(text) : NULL;
+    if (copy) {
+        free(*field);
+        *field = copy;
+    }
+}
+
+static bp_status durable_edit(void *arg, struct bp_job_row *row, struct bp_error *err)
+{
+    (void)err;
+    const struct durable *d = arg;
+    replace(&row->progress, d->progress);
+    replace(&row->last_metrics, d->metrics);
+    if (d->best.any) {
+        row->has_best = true;
+        row->best_epoch = d->best.epoch;
+        row->best_step = d->best.step;
+        row->best_value = d->best.value;
+        replace(&row->best_name, d->monitor);
+    }
+    row->stalls = 0; /* a stored checkpoint is progress */
+    return BP_OK;
+}
+
+static bp_status durable_store(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct durable *d = arg;
+    char data[96];
+    snprintf(data, sizeof data, "{\"epoch\":%lld,\"step\":%lld}", (long long)d->epoch, (long long)d->step);
+    struct bp_job_row row = {0};
+    bp_status status = bp_job_change_db(db, d->job, durable_edit, d, "checkpoint", data, &row, err);
+    if (!status)
+        atomic_store(&d->run->version, row.version);
+    bp_job_row_done(&row);
+    return status;
+}
+
+static bp_status hook_checkpoint(void *ctx, struct bp_trainer *trainer, bool must, struct bp_error *err)
+{
+    struct bp_job_run *run = ctx;
+    uint8_t *buffer = bp_saver_begin(run->saver, must);
+    if (!buffer)
+        return BP_OK; /* the last one is still being written, and this one may be skipped */
+    size_t size;
+    bp_status status = bp_checkpoint_encode(trainer, buffer, bp_checkpoint_size(trainer), &size, err);
+    if (status)
+        return status;
+    struct durable *d = calloc(1, sizeof *d);
+    struct bp_progress progress;
+    bp_trainer_progress(trainer, &progress);
+    struct bp_checkpoint_row row = {.created_at = bp_store_now(),
+                                    .epoch = progress.epoch,
+                                    .step = progress.step,
+                                    .numerics = BP_NUMERICS_VERSION};
+    if (!d)
+        return bp_fail(err, BP_NOMEM, "no memory for a checkpoint");
+    bp_trainer_best(trainer, &d->best);
+    memcpy(d->job, run->live->id, sizeof d->job);
+    memcpy(row.job, run->live->id, sizeof row.job);
+    snprintf(d->monitor, sizeof d->monitor, "%s", run->monitor);
+    d->progress = bp_run_progress_json(&progress);
+    d->metrics = bp_run_metrics_json(run);
+    d->epoch = progress.epoch;
+    d->step = progress.step;
+    d->run = run;
+    row.metrics = bp_run_metrics_json(run);
+    row.best = d->best.any && d->best.step == progress.step;
+    bp_run_flush(run, false); /* points up to this step go into the store before the checkpoint */
+    bp_saver_commit(run->saver, size, &row, durable_store, d, durable_free);
+    return must ? bp_saver_wait(run->saver, err) : BP_OK;
+}
+
+struct bp_train_hooks bp_run_hooks(struct bp_job_run *run)
+{
+    return (struct bp_train_hooks){.ctx = run,
+                                   .command = hook_command,
+                                   .progress = hook_progress,
+                                   .metric = hook_metric,
+                                   .epoch = hook_epoch,
+                                   .checkpoint = hook_checkpoint};
+}

@@ -1,0 +1,65 @@
+/* run.h: one run of a job by a worker: what worker.c prepares and ends, and what hooks.c does between two steps. */
+#ifndef BP_JOBS_RUN_H
+#define BP_JOBS_RUN_H
+
+#include "jobs/jobs_internal.h"
+#include "jobs/saver.h"
+#include "jobs/spec.h"
+#include "train/checkpoint.h"
+#include "train/trainer.h"
+
+/* Points and events on their way to the store. */
+struct bp_batch {
+    struct bp_batch *next;
+    struct bp_job_run *run;
+    size_t npoints, capacity;
+    struct bp_metric_point *points;
+    char *epoch_event; /* data of an "epoch" event, or NULL */
+};
+
+struct bp_job_run {
+    struct bp_jobs *jobs;
+    struct bp_app *app;
+    struct bp_live *live;
+    const char *id;
+
+    json_t *resolved;
+    struct bp_table *table;
+    struct bp_plan plan;
+    struct bp_transform *transform; /* fitted */
+    struct bp_split split;
+    struct bp_source source;
+    struct bp_trainer *trainer;
+    struct bp_saver *saver;
+    char monitor[48]; /* name of the series that chooses the best weights */
+
+    _Atomic int64_t version;     /* of the job's row after the last stored checkpoint */
+    struct bp_batch *batch;      /* being filled; leader thread only */
+    atomic_int posted;           /* batches in the store's queue */
+    pthread_mutex_t mutex;       /* guards rejected */
+    struct bp_batch *rejected;   /* could not be stored (disk full): tried again with the next */
+    double flushed_at, event_at; /* steady seconds of the last flush, the last epoch event */
+    double rate_at;              /* steady seconds and samples where the present rate began */
+    int64_t rate_samples;
+};
+
+/* Steady clock in seconds. */
+double bp_run_clock(void);
+
+/* The hooks of a run, for bp_trainer_run. */
+struct bp_train_hooks bp_run_hooks(struct bp_job_run *run);
+
+/* Sends what is collected to the store; all: also waits until the store has taken everything. */
+void bp_run_flush(struct bp_job_run *run, bool all);
+
+/* Adds a point of a series: "loss" and the like also become the job's last metrics. */
+void bp_run_point(struct bp_job_run *run, const char *name, int64_t epoch, int64_t step, double value);
+
+/* JSON text of the live entry's last metrics, of progress: malloc'd, or NULL. */
+char *bp_run_metrics_json(struct bp_job_run *run);
+char *bp_run_progress_json(const struct bp_progress *progress);
+
+/* A JSON value of a number that may not be finite: "NaN", "Infinity", "-Infinity". New reference or NULL. */
+json_t *bp_json_number(double value);
+
+#endif
