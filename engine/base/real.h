@@ -35,6 +35,12 @@ typedef double bp_real;
 #define bp_kernels_generic bp_kernels_generic_f64
 #define bp_op_table bp_op_table_f64
 #define bp_op bp_op_f64
+#define bp_op_input bp_op_input_f64
+#define bp_op_flatten bp_op_flatten_f64
+#define bp_op_dense bp_op_dense_f64
+#define bp_op_activation bp_op_activation_f64
+#define bp_op_dropout bp_op_dropout_f64
+#define bp_loss_table bp_loss_table_f64
 #else
 typedef float bp_real;
 #endif

@@ -32,7 +32,7 @@ static double polynomial(const double *c, int n, double x)
     return sum;
 }
 
-/* e^(x + tail), |tail| far below |x| or both small. */
+/* e^(x + tail), tail a rounding error of x. */
 static double exp_of_sum(double x, double tail)
 {
     static const double inverse_factorial[] = {
@@ -89,8 +89,9 @@ static void log_parts(double x, double *high, double *low)
     double main = exponent * ln2_high; /* exact */
     double h = main + 2 * s;
     double h_error = exponent ? 2 * s - (h - main) : 0; /* exact: |main| > |2 s| unless exponent is 0 */
-    *high = h;
-    *low = h_error + (tail + exponent * ln2_low);
+    double rest = h_error + (tail + exponent * ln2_low);
+    *high = h + rest;
+    *low = rest - (*high - h); /* |h| > |rest|, so this is exact */
 }
 
 double bp_log(double x)
@@ -101,7 +102,7 @@ double bp_log(double x)
         return x;
     double high, low;
     log_parts(x, &high, &low);
-    return high + low;
+    return high; /* the rounded sum of both */
 }
 
 double bp_cospi(double x)
