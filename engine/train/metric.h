@@ -2,8 +2,10 @@
  *
  * Accumulated batch after batch in double, row after row in ascending order: the result does not depend on batch
  * sizes or threads.
- *   accuracy   share of rows whose largest logit is the label (bce: of outputs on the right side of 0)
- *   mse, rmse, mae, r2 = 1 - SS_res / SS_tot
+ *   accuracy   share of rows whose largest logit (the first of equals) is the label; bce: of outputs on the right
+ *              side of 0
+ *   mse, rmse, mae, r2 = 1 - SS_res / SS_tot, over all outputs together where a head has several; r2 of a constant
+ *              target is NaN
  *
  * Threads: an accumulator belongs to one thread.
  */
@@ -45,6 +47,9 @@ void bp_accumulator_reset(struct bp_accumulator *a);
  * to the target's own unit (1 / target->scale; 1 for classes). */
 void bp_accumulator_add(struct bp_accumulator *a, struct bp_exec *exec, const struct bp_head *head, int head_index,
                         int rows, double unit);
+
+/* The factor from a loss of standardized targets to the loss in the target's own units (unit as above). */
+double bp_loss_unit(enum bp_loss loss, double unit);
 
 double bp_accumulator_value(const struct bp_accumulator *a, enum bp_metric metric); /* NaN for no rows */
 

@@ -67,7 +67,8 @@ struct bp_source {
 void bp_source_gather(const struct bp_source *source, const uint32_t *rows, int n, float *x);
 
 /* Gathers the target of one head: labels (n) for a class target, values (n, count) for the other kind. A class
- * that is missing or unknown gives label -1: such rows must not be in a split. */
+ * that is missing or unknown gives label -1: such rows must not be in a split. The values of a class target are its
+ * class as a number, (n, 1), NaN for -1: what a bce head with one output learns. */
 void bp_source_gather_labels(const struct bp_source *source, int head, const uint32_t *rows, int n, int32_t *label);
 void bp_source_gather_values(const struct bp_source *source, int head, const uint32_t *rows, int n, float *value);
 

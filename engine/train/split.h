@@ -22,9 +22,10 @@ enum { BP_TRAIN, BP_VALIDATION, BP_TEST };
 
 struct bp_split_config {
     uint64_t seed;
-    uint64_t salt;           /* the first 8 bytes of the table's hash */
+    uint64_t salt;           /* the first 8 bytes of the table's hash: mixed into the seed, so that two tables of one
+                              * size are divided differently */
     double validation, test; /* fractions of the rows, each in [0, 1), sum below 1 */
-    const int32_t *classes;  /* class of each row for a stratified split, or NULL */
+    const int32_t *classes;  /* class of each row, -1 to nrows - 1, for a stratified split, or NULL */
     const uint8_t *exclude;  /* 1 for rows that are in no part (no target), or NULL */
     uint64_t nrows;          /* rows to divide, 0 .. nrows-1 */
     uint64_t test_first;     /* rows from here to nrows are the dataset's own test split (nrows: none); then

@@ -38,7 +38,7 @@ struct bp_train_config {
     double clip_grad_norm; /* global norm; 0 for none */
     bool early_stopping;
     struct bp_monitor monitor; /* chooses the best parameters, with or without early stopping */
-    int64_t patience;          /* epochs without improvement by more than min_delta */
+    int64_t patience;          /* epochs without improvement on the best by more than min_delta; 0 is as 1 */
     double min_delta;
     bool restore_best;         /* the final weights are the best ones (the state goes on with its own) */
     int64_t log_every_steps;   /* batch_loss is reported every so many steps */
@@ -55,13 +55,13 @@ struct bp_progress {
     int64_t step, steps;   /* finished steps, and how many there will be */
     int64_t samples;       /* rows trained on so far, over all epochs and restarts */
     double seconds;        /* time spent training, over all restarts */
-    double batch_loss;     /* of the last step */
+    double batch_loss;     /* of the last step of this run, in the targets' own units; 0 before it */
 };
 
 struct bp_best {
     bool any;
-    int64_t epoch, step;
-    double value; /* of the monitor */
+    int64_t epoch, step; /* the state after this many epochs and steps */
+    double value;        /* of the monitor: the total loss, or the metric of the first head that has it */
 };
 
 /* What the host wants, asked between any two steps. */
@@ -69,13 +69,17 @@ enum bp_command { BP_GO_ON, BP_PAUSE, BP_FINISH /* stop now as succeeded */, BP_
 
 struct bp_trainer;
 
+/* Hooks may be NULL. */
 struct bp_train_hooks {
     void *ctx;
     /* Between any two steps; may lower or raise *threads (from 1 to the capacity). Must be quick: an atomic read. */
     enum bp_command (*command)(void *ctx, int *threads);
     /* After each step; must be quick. */
     void (*progress)(void *ctx, const struct bp_progress *progress);
-    /* A value of a series: "batch_loss" (by step), "loss", "val_accuracy" ... (at the end of an epoch). */
+    /* A value of a series: "batch_loss" (by step), "loss", "val_accuracy" ... (at the end of an epoch), for the epoch
+     * of that number, from 1. Losses are those of the data alone, without penalties, in the targets' own units. With
+     * several heads "loss" is the total (sum of head weight * head loss), and each head h from 0 has "loss_h",
+     * "accuracy_h" and so on. */
     void (*metric)(void *ctx, const char *name, int64_t epoch, int64_t step, double value);
     /* End of an epoch, after its metrics. */
     void (*epoch)(void *ctx, const struct bp_progress *progress, const struct bp_best *best);
@@ -93,8 +97,8 @@ bp_status bp_trainer_new(const struct bp_train_config *config, const struct bp_g
                          struct bp_error *err);
 void bp_trainer_free(struct bp_trainer *trainer);
 
-/* Bytes that training takes: model, executions, best copy, a staged checkpoint, batches. Table pages are not
- * counted. BP_LIMIT on overflow. */
+/* Bytes that training takes, with validation rows: model, executions, best copy, a staged checkpoint, batches. Table
+ * pages are not counted. BP_LIMIT on overflow, BP_INVALID for a configuration that cannot train. */
 bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct bp_graph *graph, uint64_t train_rows,
                               size_t *ret);
 
@@ -111,8 +115,9 @@ void bp_trainer_best(const struct bp_trainer *trainer, struct bp_best *ret);
  * Borrowed; graph->nparams floats. */
 const float *bp_trainer_final_params(const struct bp_trainer *trainer);
 
-/* Evaluates parameters on some rows of a source, batch by batch, in prediction mode: accs has one accumulator for
- * each head. visit (may be NULL) sees each batch after its pass. */
+/* Evaluates parameters on some rows of a source, batch by batch, in prediction mode: accs takes one accumulator for
+ * each head. visit (may be NULL) sees each batch after its pass. When a row has no class where a head needs one, the
+ * accumulators come back empty (all metrics NaN). */
 typedef void bp_evaluate_visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n);
 void bp_evaluate(struct bp_exec *exec, int capacity, struct bp_team *team, const struct bp_graph *graph,
                  const struct bp_source *source, const uint32_t *rows, uint64_t nrows, struct bp_accumulator *accs,

@@ -1,0 +1,154 @@
+/* metric.c: metrics and their accumulators.
+ *
+ * One accumulator holds what every metric needs, so that taking in a batch is one walk over its rows. Errors are
+ * taken in float, as the network made them, and summed in double. With several outputs, mse, mae and r2 pool all
+ * outputs of all rows: one mean and one deviation over them. Errors are not weighted by the rows; the loss is.
+ *
+ * It refuses to judge: a metric that is undefined (no rows, a constant target) is NaN.
+ */
+#include "train/metric.h"
+
+#include <math.h>
+#include <string.h>
+
+#define LOSSES(loss) (1u << (loss))
+
+static const struct {
+    const char *name;
+    bool maximized;
+    unsigned losses; /* heads it applies to */
+} metrics[BP_METRIC_COUNT] = {
+    [BP_METRIC_LOSS] = {"loss", false, ~0u},
+    [BP_METRIC_ACCURACY] = {"accuracy", true, LOSSES(BP_LOSS_CROSS_ENTROPY) | LOSSES(BP_LOSS_BCE)},
+    [BP_METRIC_MSE] = {"mse", false, LOSSES(BP_LOSS_MSE)},
+    [BP_METRIC_RMSE] = {"rmse", false, LOSSES(BP_LOSS_MSE)},
+    [BP_METRIC_MAE] = {"mae", false, LOSSES(BP_LOSS_MSE)},
+    [BP_METRIC_R2] = {"r2", true, LOSSES(BP_LOSS_MSE)},
+};
+
+const char *bp_metric_name(enum bp_metric metric)
+{
+    return metrics[metric].name;
+}
+
+bool bp_metric_maximized(enum bp_metric metric)
+{
+    return metrics[metric].maximized;
+}
+
+bool bp_metric_applies(enum bp_metric metric, enum bp_loss loss)
+{
+    return (metrics[metric].losses & LOSSES(loss)) != 0;
+}
+
+void bp_accumulator_reset(struct bp_accumulator *a)
+{
+    memset(a, 0, sizeof *a);
+}
+
+double bp_loss_unit(enum bp_loss loss, double unit)
+{
+    return loss == BP_LOSS_MSE ? unit * unit : 1.0;
+}
+
+/* Whether the label's logit is the largest, and the first of equals. A NaN is never right. */
+static bool is_right(const float *x, int n, int32_t label)
+{
+    float best = x[label];
+    int beaten = 0;
+
+    for (int j = 0; j < label; j++) {
+        beaten += !(x[j] < best);
+    }
+    for (int j = label + 1; j < n; j++) {
+        beaten += !(x[j] <= best);
+    }
+    return beaten == 0 && best == best;
+}
+
+static void add_classes(struct bp_accumulator *a, const float *x, const int32_t *label, int rows, int n)
+{
+    for (int r = 0; r < rows; r++) {
+        a->correct += is_right(x + (size_t)r * (size_t)n, n, label[r]);
+    }
+}
+
+static void add_sides(struct bp_accumulator *a, const float *x, const float *target, int rows, int n)
+{
+    size_t count = (size_t)rows * (size_t)n;
+
+    for (size_t i = 0; i < count; i++) {
+        a->correct += x[i] == x[i] && (x[i] > 0.0f) == (target[i] > 0.5f);
+    }
+    a->outputs += (double)count;
+}
+
+/* Welford's recurrence keeps the sum of squared deviations exact where a sum of squares would cancel. */
+static void add_values(struct bp_accumulator *a, const float *x, const float *target, int rows, int n, double unit)
+{
+    size_t count = (size_t)rows * (size_t)n;
+
+    for (size_t i = 0; i < count; i++) {
+        double t = (double)target[i] * unit;
+        double e = ((double)x[i] - (double)target[i]) * unit;
+        double d = t - a->mean;
+
+        a->squared += e * e;
+        a->absolute += fabs(e);
+        a->outputs += 1.0;
+        a->mean += d / a->outputs;
+        a->deviation += d * (t - a->mean);
+    }
+}
+
+void bp_accumulator_add(struct bp_accumulator *a, struct bp_exec *exec, const struct bp_head *head, int head_index,
+                        int rows, double unit)
+{
+    const struct bp_targets *targets = bp_exec_targets(exec, head_index);
+    const float *loss = bp_exec_row_losses(exec, head_index);
+    const float *x = bp_exec_output(exec, head_index);
+    double loss_unit = bp_loss_unit(head->loss, unit);
+
+    for (int r = 0; r < rows; r++) {
+        a->weight += (double)targets->weight[r];
+        a->loss += (double)targets->weight[r] * (double)loss[r] * loss_unit;
+    }
+    a->rows += rows;
+    switch (head->loss) {
+    case BP_LOSS_CROSS_ENTROPY:
+        add_classes(a, x, targets->label, rows, head->outputs);
+        break;
+    case BP_LOSS_BCE:
+        add_sides(a, x, targets->value, rows, head->outputs);
+        break;
+    case BP_LOSS_MSE:
+        add_values(a, x, targets->value, rows, head->outputs, unit);
+        break;
+    case BP_LOSS_COUNT:
+        break;
+    }
+}
+
+double bp_accumulator_value(const struct bp_accumulator *a, enum bp_metric metric)
+{
+    if (a->rows == 0.0) {
+        return NAN;
+    }
+    switch (metric) {
+    case BP_METRIC_LOSS:
+        return a->loss / a->weight;
+    case BP_METRIC_ACCURACY:
+        return a->correct / (a->outputs > 0.0 ? a->outputs : a->rows);
+    case BP_METRIC_MSE:
+        return a->squared / a->outputs;
+    case BP_METRIC_RMSE:
+        return sqrt(a->squared / a->outputs);
+    case BP_METRIC_MAE:
+        return a->absolute / a->outputs;
+    case BP_METRIC_R2:
+        return a->deviation > 0.0 ? 1.0 - a->squared / a->deviation : NAN;
+    case BP_METRIC_COUNT:
+        break;
+    }
+    return NAN;
+}

@@ -1,0 +1,63 @@
+/* state.h: what a trainer is made of.
+ *
+ * Private to train/: trainer.c makes it, run.c drives it, evaluate.c judges it, checkpoint.c stores it.
+ */
+#ifndef BP_TRAIN_STATE_H
+#define BP_TRAIN_STATE_H
+
+#include "train/checkpoint.h"
+#include "train/trainer.h"
+
+/* Everything that changes while training, apart from the model's numbers, the best copy and the accumulators: what a
+ * checkpoint's header holds. */
+struct bp_position {
+    int64_t epoch;      /* finished epochs */
+    int64_t step;       /* finished steps */
+    int64_t epoch_step; /* finished steps of the open epoch; below steps_per_epoch */
+    int64_t samples;
+    double seconds; /* of training, up to the last step */
+    struct bp_best best;
+    int64_t bad_epochs;
+    enum bp_stop_reason stop_reason;
+};
+
+struct bp_trainer {
+    struct bp_train_config config; /* a copy; the monitor is on training rows where there are no others */
+    const struct bp_graph *graph;  /* borrowed, as the next two */
+    const struct bp_source *source;
+    const struct bp_split *split;
+    uint64_t graph_fingerprint, split_fingerprint;
+    struct bp_model *model;
+    struct bp_exec *exec;       /* trains */
+    struct bp_exec *evaluation; /* forward only; NULL without validation rows */
+    int capacity, evaluation_capacity;
+    int64_t steps_per_epoch;
+    uint32_t *order;                        /* the training rows in the order of epoch order_epoch */
+    int64_t order_epoch;                    /* -1: none yet */
+    float *best;                            /* nparams + nstats of the best epoch */
+    struct bp_accumulator *epoch_accs;      /* of the open epoch, one a head */
+    struct bp_accumulator *validation_accs; /* scratch of an evaluation, one a head */
+    struct bp_position at;
+    double batch_loss; /* of the last step */
+};
+
+/* Whether the best parameters are others than the present ones. */
+static inline bool bp_trainer_best_is_apart(const struct bp_trainer *t)
+{
+    return t->at.best.any && t->at.best.step != t->at.step;
+}
+
+/* Bytes of a checkpoint of a graph with so many optimizer slots, at most. BP_LIMIT on overflow. */
+bp_status bp_checkpoint_estimate(const struct bp_graph *graph, int nslots, size_t *ret);
+
+/* Factor from a head's training loss to the target's own units. */
+double bp_head_unit(const struct bp_source *source, int head);
+
+/* Loss over all heads: sum of head weight times head loss. */
+double bp_total_loss(const struct bp_graph *graph, const struct bp_accumulator *accs);
+
+/* Closes the open epoch: metrics, validation, best parameters, early stopping, and the epoch hook. */
+bp_status bp_trainer_end_epoch(struct bp_trainer *t, const struct bp_train_hooks *hooks, struct bp_team *team,
+                               struct bp_error *err);
+
+#endif

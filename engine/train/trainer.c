@@ -1,0 +1,272 @@
+/* trainer.c: making a trainer, and what it tells about itself.
+ *
+ * All memory of a training run is taken here; a step takes none. The estimate and the making go through the same
+ * sizes, so that a job is refused before it starts rather than in its middle.
+ */
+#include "base/memory.h"
+#include "train/initialize.h"
+#include "train/state.h"
+
+#include <math.h>
+#include <string.h>
+
+#define EVALUATION_ROWS 256             /* rows of a validation batch: enough for whole tiles on every thread */
+#define EVALUATION_ELEMENTS (1LL << 24) /* of its widest value: 64 MB */
+#define STEPS_MAX (1LL << 47)           /* steps are counters of random numbers, which have 48 bits */
+
+struct sizes {
+    int capacity, evaluation_capacity;
+    size_t order, best, accumulators; /* bytes; accumulators: of one array */
+};
+
+static bp_status sizes_of(const struct bp_train_config *config, const struct bp_graph *graph, uint64_t train_rows,
+                          struct sizes *ret)
+{
+    struct sizes s = {.capacity = config->batch_size, .evaluation_capacity = EVALUATION_ROWS};
+    int64_t widest = 1;
+    size_t elements;
+
+    for (int i = 0; i < graph->nnodes; i++) {
+        int64_t width = bp_shape_elements(&graph->nodes[i].shape);
+        widest = width > widest ? width : widest;
+    }
+    if ((uint64_t)s.capacity > train_rows) {
+        s.capacity = (int)train_rows;
+    }
+    if (widest * EVALUATION_ROWS > EVALUATION_ELEMENTS) {
+        int64_t fit = EVALUATION_ELEMENTS / widest;
+        int64_t least = s.capacity < EVALUATION_ROWS ? s.capacity : EVALUATION_ROWS;
+        s.evaluation_capacity = (int)(fit > least ? fit : least);
+    }
+    if (!bp_size_mul(train_rows, sizeof(uint32_t), &s.order) ||
+        !bp_size_add(graph->nparams, graph->nstats, &elements) || !bp_size_mul(elements, sizeof(float), &s.best) ||
+        !bp_size_mul((size_t)graph->nheads, sizeof(struct bp_accumulator), &s.accumulators)) {
+        return BP_LIMIT;
+    }
+    *ret = s;
+    return BP_OK;
+}
+
+static bp_status check_config(const struct bp_train_config *c, const struct bp_graph *graph, uint64_t train_rows,
+                              struct bp_error *err)
+{
+    uint64_t steps;
+
+    if (c->epochs < 1 || c->batch_size < 1) {
+        return bp_fail(err, BP_INVALID, "epochs and batch size must be at least 1");
+    }
+    if (c->threads < 1 || c->threads > BP_TEAM_MAX) {
+        return bp_fail(err, BP_INVALID, "threads must be from 1 to %d, got %d", BP_TEAM_MAX, c->threads);
+    }
+    if (!isfinite(c->optimizer.lr) || c->optimizer.lr < 0.0) {
+        return bp_fail(err, BP_INVALID, "the learning rate must be a finite number of at least 0");
+    }
+    if (!(c->clip_grad_norm >= 0.0) || !(c->min_delta >= 0.0)) {
+        return bp_fail(err, BP_INVALID, "clip_grad_norm and min_delta must be at least 0");
+    }
+    if (graph->nheads < 1 || graph->nparams < 1) {
+        return bp_fail(err, BP_INVALID, "a network needs an output with a loss, and parameters to train");
+    }
+    if (train_rows < 1 || train_rows > UINT32_MAX) {
+        return bp_fail(err, train_rows < 1 ? BP_INVALID : BP_LIMIT, "training needs 1 to %u rows", UINT32_MAX);
+    }
+    steps = (train_rows + (uint64_t)c->batch_size - 1) / (uint64_t)c->batch_size;
+    if ((uint64_t)c->epochs > (uint64_t)STEPS_MAX / steps) {
+        return bp_fail(err, BP_LIMIT, "%lld epochs are too many steps", (long long)c->epochs);
+    }
+    return BP_OK;
+}
+
+static bp_status check_rows(const struct bp_graph *graph, const struct bp_source *source,
+                            const struct bp_split *split, struct bp_error *err)
+{
+    if (source->inputs != bp_shape_elements(&graph->nodes[0].shape) || source->ntargets != graph->nheads) {
+        return bp_fail(err, BP_INVALID, "the data has %d inputs and %d targets, the network takes %lld and %d",
+                       source->inputs, source->ntargets, (long long)bp_shape_elements(&graph->nodes[0].shape),
+                       graph->nheads);
+    }
+    for (int h = 0; h < graph->nheads; h++) {
+        const struct bp_head *head = &graph->heads[h];
+        const struct bp_target *target = &source->targets[h];
+        bool classes = head->loss == BP_LOSS_CROSS_ENTROPY;
+
+        if (classes ? !target->is_class || target->classes > head->outputs
+                    : head->outputs != (target->is_class ? 1 : target->count)) {
+            return bp_fail_at(err, BP_INVALID, graph->nodes[head->node].name,
+                              "%d outputs with the loss %s do not fit the target", head->outputs,
+                              bp_loss_name(head->loss));
+        }
+    }
+    for (int p = BP_TRAIN; p <= BP_VALIDATION; p++) {
+        if (split->count[p] > 0 && split->rows[p][split->count[p] - 1] >= source->nrows) {
+            return bp_fail(err, BP_MISMATCH, "the split belongs to a table of more than %llu rows",
+                           (unsigned long long)source->nrows);
+        }
+    }
+    return BP_OK;
+}
+
+static bp_status check_monitor(const struct bp_train_config *c, const struct bp_graph *graph, struct bp_error *err)
+{
+    for (int h = 0; h < graph->nheads; h++) {
+        if (bp_metric_applies(c->monitor.metric, graph->heads[h].loss)) {
+            return BP_OK;
+        }
+    }
+    return bp_fail(err, BP_INVALID, "%s cannot be monitored: no output has it", bp_metric_name(c->monitor.metric));
+}
+
+static bp_status make_parts(struct bp_trainer *t, const struct sizes *s, struct bp_error *err)
+{
+    struct bp_exec_options train = {.capacity = s->capacity, .training = true, .threads = t->config.threads};
+    struct bp_exec_options evaluate = {.capacity = s->evaluation_capacity, .threads = t->config.threads};
+    bp_status status = bp_model_new(t->graph, true, bp_optimizer_slots(&t->config.optimizer), &t->model, err);
+
+    if (status != BP_OK) {
+        return status;
+    }
+    status = bp_exec_new(t->model, &train, &t->exec, err);
+    if (status != BP_OK) {
+        return status;
+    }
+    if (t->split->count[BP_VALIDATION] > 0) {
+        status = bp_exec_new(t->model, &evaluate, &t->evaluation, err);
+        if (status != BP_OK) {
+            return status;
+        }
+    }
+    t->order = bp_alloc(s->order);
+    t->best = bp_alloc(s->best);
+    t->epoch_accs = bp_alloc(s->accumulators);
+    t->validation_accs = bp_alloc(s->accumulators);
+    if (t->order == NULL || t->best == NULL || t->epoch_accs == NULL || t->validation_accs == NULL) {
+        return bp_fail(err, BP_NOMEM, "no memory for a training run of %zu parameters", t->graph->nparams);
+    }
+    return bp_initialize(t->model, t->config.seed, err);
+}
+
+bp_status bp_trainer_new(const struct bp_train_config *config, const struct bp_graph *graph,
+                         const struct bp_source *source, const struct bp_split *split, struct bp_trainer **ret,
+                         struct bp_error *err)
+{
+    uint64_t rows = split->count[BP_TRAIN];
+    struct bp_trainer *t = NULL;
+    struct sizes sizes;
+    bp_status status;
+
+    if ((status = check_config(config, graph, rows, err)) != BP_OK ||
+        (status = check_rows(graph, source, split, err)) != BP_OK ||
+        (status = check_monitor(config, graph, err)) != BP_OK) {
+        return status;
+    }
+    status = sizes_of(config, graph, rows, &sizes);
+    if (status != BP_OK) {
+        return bp_fail(err, status, "a training run of this size does not fit the address space");
+    }
+    t = bp_alloc(sizeof *t);
+    if (t == NULL) {
+        return bp_fail(err, BP_NOMEM, "no memory for a trainer");
+    }
+    t->config = *config;
+    t->config.monitor.validation = config->monitor.validation && split->count[BP_VALIDATION] > 0;
+    t->graph = graph;
+    t->source = source;
+    t->split = split;
+    t->graph_fingerprint = bp_graph_fingerprint(graph);
+    t->split_fingerprint = bp_split_fingerprint(split);
+    t->capacity = sizes.capacity;
+    t->evaluation_capacity = sizes.evaluation_capacity;
+    t->steps_per_epoch = (int64_t)((rows + (uint64_t)config->batch_size - 1) / (uint64_t)config->batch_size);
+    t->order_epoch = -1;
+    status = make_parts(t, &sizes, err);
+    if (status != BP_OK) {
+        bp_trainer_free(t);
+        return status;
+    }
+    *ret = t;
+    return BP_OK;
+}
+
+void bp_trainer_free(struct bp_trainer *t)
+{
+    if (t == NULL) {
+        return;
+    }
+    bp_exec_free(t->exec);
+    bp_exec_free(t->evaluation);
+    bp_model_free(t->model);
+    bp_free(t->order);
+    bp_free(t->best);
+    bp_free(t->epoch_accs);
+    bp_free(t->validation_accs);
+    bp_free(t);
+}
+
+bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct bp_graph *graph, uint64_t train_rows,
+                              size_t *ret)
+{
+    int slots = bp_optimizer_slots(&config->optimizer);
+    struct sizes s;
+    size_t part[8], sum = 0;
+    bp_status status = check_config(config, graph, train_rows, NULL);
+
+    if (status == BP_OK) {
+        status = sizes_of(config, graph, train_rows, &s);
+    }
+    if (status == BP_OK) {
+        status = bp_model_estimate(graph, true, slots, &part[0]);
+    }
+    if (status == BP_OK) {
+        struct bp_exec_options o = {.capacity = s.capacity, .training = true, .threads = config->threads};
+        status = bp_exec_estimate(graph, &o, &part[1]);
+    }
+    if (status == BP_OK) {
+        struct bp_exec_options o = {.capacity = s.evaluation_capacity, .threads = config->threads};
+        status = bp_exec_estimate(graph, &o, &part[2]);
+    }
+    if (status == BP_OK) {
+        status = bp_checkpoint_estimate(graph, slots, &part[3]);
+    }
+    if (status != BP_OK) {
+        return status;
+    }
+    part[4] = s.order;
+    part[5] = s.best;
+    part[6] = 2 * s.accumulators;
+    part[7] = sizeof(struct bp_trainer);
+    for (int i = 0; i < 8; i++) {
+        if (!bp_size_add(sum, part[i], &sum)) {
+            return BP_LIMIT;
+        }
+    }
+    *ret = sum;
+    return BP_OK;
+}
+
+enum bp_stop_reason bp_trainer_stop_reason(const struct bp_trainer *t)
+{
+    return t->at.stop_reason;
+}
+
+void bp_trainer_progress(const struct bp_trainer *t, struct bp_progress *ret)
+{
+    *ret = (struct bp_progress){
+        .epoch = t->at.epoch,
+        .epochs = t->config.epochs,
+        .step = t->at.step,
+        .steps = t->config.epochs * t->steps_per_epoch,
+        .samples = t->at.samples,
+        .seconds = t->at.seconds,
+        .batch_loss = t->batch_loss,
+    };
+}
+
+void bp_trainer_best(const struct bp_trainer *t, struct bp_best *ret)
+{
+    *ret = t->at.best;
+}
+
+const float *bp_trainer_final_params(const struct bp_trainer *t)
+{
+    return t->config.restore_best && t->at.best.any ? t->best : t->model->params;
+}
