@@ -1,0 +1,47 @@
+/* choice.c: what requests about a job's weights have in common (see choice.h). */
+#include "api/choice.h"
+
+#include <math.h>
+
+bool bp_api_choose(struct bp_request *request, struct bp_reply *reply, struct bp_app *app, struct bp_choice *ret)
+{
+    struct bp_error err;
+    const char *job = bp_request_arg(request, 0);
+    const char *which = bp_request_query(request, "checkpoint");
+    switch (bp_choice_make(app->store, job, which, ret, &err)) {
+    case BP_OK:
+        return true;
+    case BP_INVALID:
+        bp_problem(reply, 400, "invalid_query", "%s", err.message);
+        bp_problem_member(reply, "allowed", json_pack("[s, s, s]", "best", "latest", "ckpt_…"));
+        return false;
+    case BP_NOT_FOUND:
+        bp_problem(reply, 404, "not_found", "%s; see GET %s", err.message,
+                   err.where[0] == 'j' ? "/v1/jobs" : "/v1/jobs/{id}/checkpoints");
+        return false;
+    case BP_CONFLICT:
+        bp_problem(reply, 409, "no_checkpoint", "%s", err.message);
+        bp_problem_member(reply, "job_status", json_string(bp_job_status_name(ret->row.status)));
+        if (!bp_job_status_final(ret->row.status))
+            bp_reply_header(reply, "Retry-After", "1");
+        bp_choice_done(ret);
+        return false;
+    default:
+        bp_problem_error(reply, &err);
+        return false;
+    }
+}
+
+void bp_api_faults(struct bp_reply *reply, const char *code, const char *detail, const struct bp_problems *problems)
+{
+    bp_problem(reply, 422, code, "%s", detail);
+    if (problems->errors)
+        bp_problem_member(reply, "errors", json_incref(problems->errors));
+}
+
+json_t *bp_api_number(double value)
+{
+    if (isfinite(value))
+        return json_real(value);
+    return json_string(isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity");
+}

@@ -1,0 +1,17 @@
+/* choice.h: "which weights of which job", asked by a request: the job in its path, ?checkpoint= in its query. */
+#ifndef BP_API_CHOICE_H
+#define BP_API_CHOICE_H
+
+#include "app.h"
+#include "jobs/trained.h"
+
+/* Makes the choice of the request, or replies with the problem (404, 409 no_checkpoint, 400) and returns false. */
+bool bp_api_choose(struct bp_request *request, struct bp_reply *reply, struct bp_app *app, struct bp_choice *ret);
+
+/* Replies 422 with all the faults found, under a code and a title sentence. */
+void bp_api_faults(struct bp_reply *reply, const char *code, const char *detail, const struct bp_problems *problems);
+
+/* A number of JSON, or the string that stands for what is not finite. New reference or NULL. */
+json_t *bp_api_number(double value);
+
+#endif
