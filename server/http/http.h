@@ -72,6 +72,8 @@ struct bp_upload {
 int bp_request_uploads(const struct bp_request *r);
 const struct bp_upload *bp_request_upload(const struct bp_request *r, int i);
 const struct bp_upload *bp_request_field(const struct bp_request *r, const char *field); /* or NULL */
+/* The contents of a small part (at most 1 MiB) as text, from memory or from its file: malloc'd, or NULL. */
+char *bp_upload_text(const struct bp_upload *upload);
 /* Moves the temporary file's ownership to the caller: it is no longer deleted. Returns the path, malloc'd, or NULL. */
 char *bp_request_upload_steal(struct bp_request *r, const struct bp_upload *upload);
 
@@ -120,6 +122,11 @@ bool bp_reply_not_modified(const struct bp_request *r, struct bp_reply *reply, c
 bool bp_reply_wait(struct bp_request *r, struct bp_reply *reply, const char *topic, int64_t since, double seconds);
 /* 0: not waited yet; 1: woken by a notification; 2: the time is up. */
 int bp_request_waited(const struct bp_request *r);
+/* A note that a handler leaves for its own later calls after bp_reply_wait (at most 63 characters; "" at first). */
+void bp_request_keep(struct bp_request *r, const char *note);
+const char *bp_request_kept(const struct bp_request *r);
+/* Steady seconds until which this request waits: `first` the first time, then what it was then. */
+double bp_request_deadline(struct bp_request *r, double first);
 /* Any thread: wakes the waiters of a topic (a job id) whose `since` is below version. */
 void bp_http_notify(struct bp_http *http, const char *topic, int64_t version);
 

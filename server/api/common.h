@@ -1,0 +1,58 @@
+/* common.h: what several handlers need: the job object, looking things up, times as text, a little JSON. */
+#ifndef BP_API_COMMON_H
+#define BP_API_COMMON_H
+
+#include "api/api.h"
+#include "data/table.h"
+#include "jobs/jobs.h"
+
+/* "2026-03-01T12:00:00.123Z" as a JSON string; null for 0. New reference or NULL. */
+json_t *bp_api_time(int64_t ms);
+
+/* JSON text of the store as a value; null for NULL. New reference or NULL. */
+json_t *bp_api_parsed(const char *text);
+
+/* The job as the API shows it. New reference, or NULL without memory. Reads the store for checkpoints and position. */
+json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row);
+
+/* Reads the job that the route's first argument names; false with a 404 reply. */
+bool bp_api_job_row(struct bp_app *app, const struct bp_request *request, struct bp_reply *reply,
+                    struct bp_job_row *ret);
+
+/* Reads a dataset's row by name; false with a 404 reply that says what there is. */
+bool bp_api_dataset_row(struct bp_app *app, const char *name, struct bp_reply *reply, struct bp_dataset_row *ret);
+
+/* Opens the table of a dataset by name, for bp_spec_context. */
+bp_status bp_api_open_dataset(void *app, const char *name, struct bp_table **ret, struct bp_error *err);
+json_t *bp_api_dataset_names(void *app);
+
+/* Imports uploaded parts under a name and commits. False with a problem reply. */
+struct bp_import_part;
+bool bp_api_import(struct bp_app *app, struct bp_request *request, struct bp_reply *reply, const char *name,
+                   const struct bp_import_part *parts, int nparts, struct bp_dataset_row *ret, bool *ret_existed);
+
+/* Whether a client may choose this name: [a-z0-9][a-z0-9._-]{0,63}; false with a 422 reply. */
+bool bp_api_name_ok(const char *name, const char *pointer, struct bp_reply *reply);
+
+/* Removes what no name and no job needs any more, rows and files. */
+void bp_api_sweep(struct bp_app *app);
+
+/* Waits for a job: 1 reply now, 0 the reply is the waiting itself (return), -1 a 503 was replied. `until_final`: only
+ * the end counts; else any version above since. Call each time the handler runs, with the row as read now. */
+int bp_api_wait(struct bp_request *request, struct bp_reply *reply, const struct bp_job_row *row, double seconds,
+                bool until_final, int64_t since);
+
+/* A list envelope; takes data. next may be NULL. */
+void bp_api_list(struct bp_reply *reply, json_t *data_steal, bool has_more, const char *next);
+
+/* Text that grows: for tables, CSV and NDJSON. */
+struct bp_text {
+    char *data;
+    size_t size, capacity;
+    bool failed; /* no memory, or over 1 GiB: later additions do nothing */
+};
+void bp_text_add(struct bp_text *text, const char *format, ...) BP_PRINTF(2, 3);
+/* Sends and resets: 200 with the type, or 503 where it failed. */
+void bp_text_reply(struct bp_text *text, struct bp_reply *reply, const char *content_type);
+
+#endif

@@ -1,0 +1,165 @@
+/* job_json.c: the job object: what is stored of a job, and what its worker knows this moment, as one JSON. */
+#include "api/common.h"
+#include "jobs/run.h"
+#include "kernels/kernels.h"
+
+#include <string.h>
+
+struct lookups {
+    const struct bp_job_row *row;
+    struct bp_checkpoint_row latest, best;
+    bool has_latest, has_best;
+    int64_t ahead; /* queued jobs that come before it */
+};
+
+static bp_status count_ahead(void *arg, const struct bp_job_row *other)
+{
+    struct lookups *l = arg;
+    if (other->priority > l->row->priority || (other->priority == l->row->priority && other->seq < l->row->seq))
+        l->ahead++;
+    return BP_OK;
+}
+
+static bp_status look_up(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct lookups *l = arg;
+    bp_status status = bp_db_checkpoint_get(db, l->row->id, "latest", &l->latest, err);
+    l->has_latest = status == BP_OK;
+    if (status == BP_OK) {
+        status = bp_db_checkpoint_get(db, l->row->id, "best", &l->best, err);
+        l->has_best = status == BP_OK;
+    }
+    if (status == BP_NOT_FOUND)
+        status = BP_OK;
+    if (!status && l->row->status == BP_JOB_QUEUED) {
+        struct bp_job_filter filter = {.statuses = 1 << BP_JOB_QUEUED, .ascending = true, .limit = BP_QUEUE_MAX};
+        status = bp_db_job_list(db, &filter, count_ahead, l, err);
+    }
+    return status;
+}
+
+/* The checkpoint that holds the best weights: the one that was written at the best step, or else the latest, which
+ * carries them along. */
+static json_t *checkpoints_json(const struct lookups *l)
+{
+    json_t *object = json_object();
+    bool own = l->has_best && l->row->has_best && l->best.step == l->row->best_step;
+    json_object_set_new(object, "latest", l->has_latest ? json_string(l->latest.id) : json_null());
+    json_object_set_new(object, "best",
+                        own             ? json_string(l->best.id)
+                        : l->has_latest ? json_string(l->latest.id)
+                                        : json_null());
+    return object;
+}
+
+static json_t *progress_json(const struct bp_progress *p, double rate, int threads, const char *stalled)
+{
+    double fraction = p->steps > 0 ? (double)p->step / (double)p->steps : 0;
+    json_t *object =
+        json_pack("{sf sI sI sI sI sI sf}", "fraction", fraction, "epoch", (json_int_t)p->epoch, "epochs",
+                  (json_int_t)p->epochs, "step", (json_int_t)p->step, "steps", (json_int_t)p->steps, "samples",
+                  (json_int_t)p->samples, "training_seconds", p->seconds);
+    if (!object)
+        return NULL;
+    double done = p->seconds > 0 ? (double)p->samples / p->seconds : 0;
+    double speed = rate > 0 ? rate : done;
+    json_object_set_new(object, "samples_per_second", speed > 0 ? json_real(speed) : json_null());
+    bool running = threads > 0;
+    double left = p->step > 0 ? (double)p->samples / (double)p->step * (double)(p->steps - p->step) : 0;
+    json_object_set_new(object, "eta_seconds",
+                        running && speed > 0 && p->step > 0 ? json_real(left / speed) : json_null());
+    if (running) {
+        json_object_set_new(object, "threads", json_integer(threads));
+        json_object_set_new(object, "batch_loss", bp_json_number(p->batch_loss));
+    }
+    if (stalled)
+        json_object_set_new(object, "stalled", json_string(stalled));
+    return object;
+}
+
+/* Progress of a job that no worker has, as it was stored last. */
+static json_t *stored_progress(const struct bp_job_row *row)
+{
+    json_t *stored = bp_api_parsed(row->progress);
+    struct bp_progress p = {.epoch = json_integer_value(json_object_get(stored, "epoch")),
+                            .epochs = json_integer_value(json_object_get(stored, "epochs")),
+                            .step = json_integer_value(json_object_get(stored, "step")),
+                            .steps = json_integer_value(json_object_get(stored, "steps")),
+                            .samples = json_integer_value(json_object_get(stored, "samples")),
+                            .seconds = json_number_value(json_object_get(stored, "seconds"))};
+    json_decref(stored);
+    json_t *progress = progress_json(&p, 0, 0, NULL);
+    if (progress && row->status == BP_JOB_SUCCEEDED)
+        json_object_set_new(progress, "fraction", json_real(1.0));
+    return progress;
+}
+
+static json_t *best_json(const struct bp_job_row *row)
+{
+    if (!row->has_best)
+        return json_null();
+    return json_pack("{ss? so sI sI}", "name", row->best_name, "value", bp_json_number(row->best_value), "epoch",
+                     (json_int_t)row->best_epoch, "step", (json_int_t)row->best_step);
+}
+
+/* Last values: the series of the worker, or the stored ones, and those of the test. */
+static json_t *metrics_json(const struct bp_job_row *row, const struct bp_snapshot *now, bool live)
+{
+    json_t *last = bp_api_parsed(row->last_metrics);
+    if (!json_is_object(last)) {
+        json_decref(last);
+        last = json_object();
+    }
+    for (int i = 0; live && i < now->nmetrics; i++)
+        json_object_set_new(last, now->metrics[i].name, bp_json_number(now->metrics[i].value));
+    json_t *test = bp_api_parsed(row->test_metrics);
+    if (json_is_object(test))
+        json_object_update(last, test);
+    json_decref(test);
+    json_t *best = live && now->best.any
+                       ? json_pack("{ss? so sI sI}", "name", row->best_name, "value", bp_json_number(now->best.value),
+                                   "epoch", (json_int_t)now->best.epoch, "step", (json_int_t)now->best.step)
+                       : best_json(row);
+    return json_pack("{so so}", "last", last, "best", best);
+}
+
+json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row)
+{
+    struct lookups l = {.row = row};
+    struct bp_error err;
+    bp_store_read(app->store, look_up, &l, &err);
+    struct bp_snapshot now;
+    bool live = app->jobs && bp_jobs_snapshot(app->jobs, row->id, &now);
+    json_t *job = json_pack("{ss ss ss? ss ss?}", "id", row->id, "object", "job", "name", row->name, "status",
+                            bp_job_status_name(row->status), "stop_reason", row->stop_reason);
+    if (job) {
+        json_object_set_new(job, "created_at", bp_api_time(row->created_at));
+        json_object_set_new(job, "started_at", bp_api_time(row->started_at));
+        json_object_set_new(job, "finished_at", bp_api_time(row->finished_at));
+        json_object_set_new(job, "progress",
+                            live ? progress_json(&now.progress, now.samples_per_second, now.threads, now.stalled)
+                                 : stored_progress(row));
+        json_object_set_new(job, "metrics", metrics_json(row, &now, live));
+        json_object_set_new(job, "spec", bp_api_parsed(row->spec));
+        json_object_set_new(job, "model", bp_api_parsed(row->model));
+        json_object_set_new(job, "seed", json_integer(row->seed));
+        json_object_set_new(job, "threads", row->threads ? json_integer(row->threads) : json_null());
+        json_object_set_new(job, "priority", json_integer(row->priority));
+        json_object_set_new(job, "queue_position",
+                            row->status == BP_JOB_QUEUED ? json_integer(l.ahead + 1) : json_null());
+        json_object_set_new(job, "restarts", json_integer(row->restarts));
+        json_object_set_new(job, "dataset", json_pack("{ss ss}", "name", row->dataset, "sha256", row->sha256));
+        json_object_set_new(job, "parent", row->parent[0] ? json_string(row->parent) : json_null());
+        json_object_set_new(job, "checkpoints", checkpoints_json(&l));
+        json_object_set_new(job, "error", bp_api_parsed(row->error));
+        json_object_set_new(job, "warnings", bp_api_parsed(row->warnings));
+        json_object_set_new(job, "tags", bp_api_parsed(row->tags));
+        json_object_set_new(job, "engine",
+                            json_pack("{ss sI ss}", "version", BACKPROPD_VERSION, "numerics_version",
+                                      (json_int_t)row->numerics, "simd", bp_kernels_current()->name));
+        json_object_set_new(job, "version", json_integer(row->version));
+    }
+    bp_checkpoint_row_done(&l.latest);
+    bp_checkpoint_row_done(&l.best);
+    return job;
+}

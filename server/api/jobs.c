@@ -1,0 +1,267 @@
+/* jobs.c: a job once it is there: list, look, the verbs, delete. */
+#include "api/common.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- GET /v1/jobs --------------------------------------------------------------------------------------------------- */
+struct listing {
+    struct bp_app *app;
+    struct bp_job_filter filter;
+    struct bp_job_row *rows;
+    int n;
+};
+
+/* Takes a copy of the row: what is shown of it is read again, so text is copied through the store's own getter. */
+static bp_status keep_id(void *arg, const struct bp_job_row *row)
+{
+    struct listing *l = arg;
+    memcpy(l->rows[l->n++].id, row->id, sizeof row->id);
+    return BP_OK;
+}
+
+static bp_status list_work(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct listing *l = arg;
+    bp_status status = bp_db_job_list(db, &l->filter, keep_id, l, err);
+    for (int i = 0; !status && i < l->n; i++) {
+        char id[BP_ID_SIZE];
+        memcpy(id, l->rows[i].id, sizeof id);
+        status = bp_db_job_get(db, id, &l->rows[i], err);
+    }
+    return status;
+}
+
+/* ?status=running,queued as a bit set; -1 with a 400 reply. */
+static int parse_statuses(const char *text, struct bp_reply *reply)
+{
+    int set = 0;
+    char word[32];
+    while (text && *text) {
+        size_t n = strcspn(text, ",");
+        enum bp_job_status status;
+        snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : sizeof word - 1), text);
+        if (!bp_job_status_parse(word, &status)) {
+            bp_problem(reply, 400, "bad_query", "status takes names of states, separated by commas");
+            json_t *allowed = json_array();
+            for (int s = 0; s < BP_JOB_STATUS_COUNT; s++)
+                json_array_append_new(allowed, json_string(bp_job_status_name((enum bp_job_status)s)));
+            bp_problem_member(reply, "allowed", allowed);
+            return -1;
+        }
+        set |= 1 << status;
+        text += n + (text[n] == ',');
+    }
+    return set;
+}
+
+static bool parse_filter(struct bp_request *request, struct bp_reply *reply, struct bp_job_filter *ret)
+{
+    int64_t limit;
+    if (!bp_request_query_int(request, reply, "limit", 100, 1, 1000, &limit))
+        return false;
+    int statuses = parse_statuses(bp_request_query(request, "status"), reply);
+    if (statuses < 0)
+        return false;
+    const char *order = bp_request_query(request, "order");
+    if (order && strcmp(order, "asc") && strcmp(order, "desc")) {
+        bp_problem(reply, 400, "bad_query", "order is asc (oldest first) or desc (newest first, the default)");
+        return false;
+    }
+    *ret = (struct bp_job_filter){.statuses = statuses,
+                                  .name = bp_request_query(request, "name"),
+                                  .ascending = order && !strcmp(order, "asc"),
+                                  .after = bp_request_query(request, "after"),
+                                  .limit = (int)limit + 1};
+    const char *key, *value;
+    for (int i = 0; bp_request_query_at(request, i, &key, &value); i++)
+        if (!strncmp(key, "tag.", 4)) {
+            ret->tag_key = key + 4;
+            ret->tag_value = value;
+        }
+    return true;
+}
+
+static void list_text(struct bp_app *app, const struct listing *l, int n, struct bp_reply *reply)
+{
+    struct bp_text text = {0};
+    bp_text_add(&text, "%-30s  %-20s  %-10s  %9s  %8s  %s\n", "ID", "NAME", "STATUS", "EPOCH", "DONE", "BEST");
+    for (int i = 0; i < n; i++) {
+        const struct bp_job_row *row = &l->rows[i];
+        json_t *job = bp_api_job_json(app, row);
+        json_t *progress = json_object_get(job, "progress");
+        char best[64] = "";
+        if (row->has_best)
+            snprintf(best, sizeof best, "%s %.6g", row->best_name ? row->best_name : "", row->best_value);
+        bp_text_add(&text, "%-30s  %-20.20s  %-10s  %4lld/%-4lld  %7.1f%%  %s\n", row->id,
+                    row->name ? row->name : "-", bp_job_status_name(row->status),
+                    (long long)json_integer_value(json_object_get(progress, "epoch")),
+                    (long long)json_integer_value(json_object_get(progress, "epochs")),
+                    100 * json_number_value(json_object_get(progress, "fraction")), best);
+        json_decref(job);
+    }
+    bp_text_reply(&text, reply, "text/plain; charset=utf-8");
+}
+
+void bp_api_job_list(struct bp_request *request, struct bp_reply *reply, void *arg)
+{
+    struct listing l = {.app = arg};
+    enum bp_render render;
+    if (!parse_filter(request, reply, &l.filter) ||
+        !bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_TEXT, &render))
+        return;
+    int limit = l.filter.limit - 1;
+    struct bp_error err = {0};
+    l.rows = calloc((size_t)l.filter.limit, sizeof *l.rows);
+    bp_status status =
+        l.rows ? bp_store_read(l.app->store, list_work, &l, &err) : bp_fail(&err, BP_NOMEM, "no memory for the list");
+    int n = l.n < limit ? l.n : limit;
+    if (status == BP_INVALID)
+        bp_problem(reply, 400, "bad_cursor", "after must be the id of a job of this list");
+    else if (status)
+        bp_problem_error(reply, &err);
+    else if (render == BP_RENDER_TEXT)
+        list_text(l.app, &l, n, reply);
+    else {
+        json_t *data = json_array();
+        for (int i = 0; i < n; i++)
+            json_array_append_new(data, bp_api_job_json(l.app, &l.rows[i]));
+        bp_api_list(reply, data, l.n > limit, l.n > limit ? l.rows[n - 1].id : NULL);
+    }
+    for (int i = 0; i < l.n; i++)
+        bp_job_row_done(&l.rows[i]);
+    free(l.rows);
+}
+
+/* --- GET /v1/jobs/{id} ---------------------------------------------------------------------------------------------- */
+/* The version is what changed durably; while a worker has the job, the step tells one reading from the next. */
+static void etag(struct bp_app *app, const struct bp_job_row *row, char *ret, size_t size)
+{
+    struct bp_snapshot now;
+    if (app->jobs && bp_jobs_snapshot(app->jobs, row->id, &now))
+        snprintf(ret, size, "\"v%lld-%lld\"", (long long)row->version, (long long)now.progress.step);
+    else
+        snprintf(ret, size, "\"v%lld\"", (long long)row->version);
+}
+
+static void job_reply(struct bp_app *app, struct bp_request *request, struct bp_reply *reply,
+                      const struct bp_job_row *row)
+{
+    char tag[64];
+    etag(app, row, tag, sizeof tag);
+    if (request && bp_reply_not_modified(request, reply, tag))
+        return;
+    bp_reply_header(reply, "ETag", "%s", tag);
+    bp_reply_header(reply, "Cache-Control", "no-cache");
+    bp_reply_json(reply, 200, bp_api_job_json(app, row));
+}
+
+void bp_api_job_get(struct bp_request *request, struct bp_reply *reply, void *arg)
+{
+    struct bp_app *app = arg;
+    int64_t wait, since;
+    if (!bp_request_query_int(request, reply, "wait", 0, 0, 3600, &wait) ||
+        !bp_request_query_int(request, reply, "since", -1, 0, INT64_MAX, &since))
+        return;
+    struct bp_job_row row;
+    if (!bp_api_job_row(app, request, reply, &row))
+        return;
+    if (bp_api_wait(request, reply, &row, (double)wait, since < 0, since) > 0)
+        job_reply(app, request, reply, &row);
+    bp_job_row_done(&row);
+}
+
+void bp_api_job_spec(struct bp_request *request, struct bp_reply *reply, void *arg)
+{
+    struct bp_job_row row;
+    if (!bp_api_job_row(arg, request, reply, &row))
+        return;
+    bp_reply_json(reply, 200, bp_api_parsed(row.spec));
+    bp_job_row_done(&row);
+}
+
+/* --- verbs ---------------------------------------------------------------------------------------------------------- */
+static json_t *words(const char *list)
+{
+    json_t *array = json_array();
+    while (list && *list) {
+        size_t n = strcspn(list, ",");
+        json_array_append_new(array, json_stringn(list, n));
+        list += n + (list[n] == ',');
+    }
+    return array;
+}
+
+static void verb(struct bp_request *request, struct bp_reply *reply, struct bp_app *app, enum bp_verb verb)
+{
+    struct bp_job_row row = {0};
+    enum bp_job_status status;
+    const char *allowed = "";
+    struct bp_error err = {0};
+    switch (bp_jobs_verb(app, bp_request_arg(request, 0), verb, &row, &status, &allowed, &err)) {
+    case BP_OK:
+        job_reply(app, NULL, reply, &row);
+        bp_job_row_done(&row);
+        break;
+    case BP_NOT_FOUND:
+        if (bp_api_job_row(app, request, reply, &row))
+            bp_job_row_done(&row);
+        break;
+    case BP_CONFLICT:
+        bp_problem(reply, 409, "illegal_transition", "%s", err.message);
+        bp_problem_member(reply, "job_status", json_string(bp_job_status_name(status)));
+        bp_problem_member(reply, "allowed", words(allowed));
+        break;
+    default:
+        bp_problem_error(reply, &err);
+    }
+}
+
+void bp_api_job_cancel(struct bp_request *request, struct bp_reply *reply, void *app)
+{
+    verb(request, reply, app, BP_VERB_CANCEL);
+}
+
+void bp_api_job_stop(struct bp_request *request, struct bp_reply *reply, void *app)
+{
+    verb(request, reply, app, BP_VERB_STOP);
+}
+
+void bp_api_job_pause(struct bp_request *request, struct bp_reply *reply, void *app)
+{
+    verb(request, reply, app, BP_VERB_PAUSE);
+}
+
+void bp_api_job_resume(struct bp_request *request, struct bp_reply *reply, void *app)
+{
+    verb(request, reply, app, BP_VERB_RESUME);
+}
+
+/* --- DELETE /v1/jobs/{id} ------------------------------------------------------------------------------------------- */
+static bp_status delete_work(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    return bp_db_job_delete(db, arg, err);
+}
+
+void bp_api_job_delete(struct bp_request *request, struct bp_reply *reply, void *arg)
+{
+    struct bp_app *app = arg;
+    struct bp_job_row row;
+    if (!bp_api_job_row(app, request, reply, &row))
+        return;
+    struct bp_error err = {0};
+    bp_status status = bp_store_write(app->store, delete_work, row.id, &err);
+    if (status == BP_CONFLICT) {
+        bp_problem(reply, 409, "job_active", "a job that is %s cannot be deleted: cancel it first",
+                   bp_job_status_name(row.status));
+        bp_problem_member(reply, "job_status", json_string(bp_job_status_name(row.status)));
+    } else if (status) {
+        bp_problem_error(reply, &err);
+    } else {
+        bp_http_notify(app->http, row.id, INT64_MAX); /* whoever waits for it learns that it is gone */
+        bp_api_sweep(app);
+        bp_reply_empty(reply, 204);
+    }
+    bp_job_row_done(&row);
+}

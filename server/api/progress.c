@@ -1,0 +1,328 @@
+/* progress.c: what a job has done so far: series of metrics, the log of events, the list of checkpoints.
+ *
+ * Series are columnar, {name: {"step": […], "epoch": […], "value": […]}}. A reduction to few points cuts a series into
+ * stretches of equal length and keeps the smallest and the largest value of each, so that no spike gets lost.
+ */
+#include "api/common.h"
+#include "jobs/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAMES_MAX 64        /* of ?names= */
+#define POINTS_MAX 10000000 /* of one reply: a memory bound of about 160 MB */
+
+/* --- metrics -------------------------------------------------------------------------------------------------------- */
+struct series {
+    char name[40];
+    size_t n, capacity;
+    struct bp_metric_point *points;
+};
+
+struct metrics {
+    const char *job;
+    char names_text[4096];
+    const char *names[NAMES_MAX];
+    size_t nnames;
+    int64_t from_step, max_points;
+    bool reduce;
+    size_t nseries, capacity, total;
+    struct series *series; /* ascending by name */
+};
+
+static bp_status take_point(void *arg, const struct bp_metric_point *point)
+{
+    struct metrics *m = arg;
+    if (!m->nseries || strcmp(m->series[m->nseries - 1].name, point->name)) {
+        if (m->nseries == m->capacity) {
+            size_t capacity = m->capacity ? 2 * m->capacity : 16;
+            struct series *grown = realloc(m->series, capacity * sizeof *grown);
+            if (!grown)
+                return BP_NOMEM;
+            m->series = grown;
+            m->capacity = capacity;
+        }
+        struct series *fresh = &m->series[m->nseries++];
+        memset(fresh, 0, sizeof *fresh);
+        memcpy(fresh->name, point->name, sizeof fresh->name);
+    }
+    struct series *s = &m->series[m->nseries - 1];
+    if (++m->total > POINTS_MAX)
+        return BP_LIMIT;
+    if (s->n == s->capacity) {
+        size_t capacity = s->capacity ? 2 * s->capacity : 256;
+        struct bp_metric_point *grown = realloc(s->points, capacity * sizeof *grown);
+        if (!grown)
+            return BP_NOMEM;
+        s->points = grown;
+        s->capacity = capacity;
+    }
+    s->points[s->n++] = *point;
+    return BP_OK;
+}
+
+static bp_status read_metrics(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct metrics *m = arg;
+    return bp_db_metric_list(db, m->job, m->nnames ? m->names : NULL, m->nnames, m->from_step, take_point, m, err);
+}
+
+/* Order for extremes: a value that is not finite counts as larger than all others, so that it is kept. */
+static double weight(double value)
+{
+    return isnan(value) ? INFINITY : value;
+}
+
+/* Cuts the points into max / 2 stretches and keeps the extremes of each, in order of steps. */
+static void reduce(struct series *s, size_t max)
+{
+    size_t stretches = max / 2, kept = 0;
+    if (s->n <= max)
+        return;
+    for (size_t i = 0; i < stretches; i++) {
+        size_t begin = s->n * i / stretches, end = s->n * (i + 1) / stretches;
+        size_t low = begin, high = begin;
+        for (size_t j = begin + 1; j < end; j++) {
+            if (weight(s->points[j].value) < weight(s->points[low].value))
+                low = j;
+            if (weight(s->points[j].value) > weight(s->points[high].value))
+                high = j;
+        }
+        size_t first = low < high ? low : high, second = low < high ? high : low;
+        s->points[kept++] = s->points[first]; /* kept never overtakes begin */
+        if (second != first)
+            s->points[kept++] = s->points[second];
+    }
+    s->n = kept;
+}
+
+static json_t *columnar(const struct metrics *m)
+{
+    json_t *all = json_object();
+    for (size_t i = 0; i < m->nseries; i++) {
+        const struct series *s = &m->series[i];
+        json_t *step = json_array(), *epoch = json_array(), *value = json_array();
+        for (size_t j = 0; j < s->n; j++) {
+            json_array_append_new(step, json_integer(s->points[j].step));
+            json_array_append_new(epoch, json_integer(s->points[j].epoch));
+            json_array_append_new(value, bp_json_number(s->points[j].value));
+        }
+        json_object_set_new(all, s->name, json_pack("{so so so}", "step", step, "epoch", epoch, "value", value));
+    }
+    return all;
+}
+
+/* A double so that it reads back the same, and short where it can be. */
+static void number_text(double value, char ret[32])
+{
+    if (!isfinite(value)) {
+        strcpy(ret, isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity");
+        return;
+    }
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(ret, 32, "%.*g", digits, value);
+        if (strtod(ret, NULL) == value)
+            return;
+    }
+}
+
+static void tabular(const struct metrics *m, bool csv, struct bp_reply *reply)
+{
+    struct bp_text text = {0};
+    char number[32];
+    if (csv)
+        bp_text_add(&text, "name,epoch,step,value\n");
+    for (size_t i = 0; i < m->nseries; i++)
+        for (size_t j = 0; j < m->series[i].n; j++) {
+            const struct bp_metric_point *p = &m->series[i].points[j];
+            number_text(p->value, number);
+            const char *quote = !csv && !isfinite(p->value) ? "\"" : "";
+            bp_text_add(&text,
+                        csv ? "%s,%lld,%lld,%s%s%s\n"
+                            : "{\"name\":\"%s\",\"epoch\":%lld,\"step\":%lld,\"value\":%s%s%s}\n",
+                        p->name, (long long)p->epoch, (long long)p->step, quote, number, quote);
+        }
+    bp_text_reply(&text, reply, csv ? "text/csv; charset=utf-8" : "application/x-ndjson");
+}
+
+static bool parse_metrics_query(struct bp_request *request, struct bp_reply *reply, struct metrics *m)
+{
+    if (!bp_request_query_int(request, reply, "from_step", 0, 0, INT64_MAX, &m->from_step) ||
+        !bp_request_query_int(request, reply, "max_points", 0, 2, POINTS_MAX, &m->max_points))
+        return false;
+    const char *how = bp_request_query(request, "reduce");
+    if (how && strcmp(how, "minmax") && strcmp(how, "none")) {
+        bp_problem(reply, 400, "bad_query", "reduce is minmax (keeps the extremes, the default) or none");
+        return false;
+    }
+    if (how && !strcmp(how, "none"))
+        m->max_points = 0;
+    const char *names = bp_request_query(request, "names");
+    snprintf(m->names_text, sizeof m->names_text, "%s", names ? names : "");
+    char *save = NULL;
+    for (char *name = strtok_r(m->names_text, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+        if (m->nnames == NAMES_MAX) {
+            bp_problem(reply, 400, "bad_query", "names takes at most %d names", NAMES_MAX);
+            return false;
+        }
+        m->names[m->nnames++] = name;
+    }
+    return true;
+}
+
+void bp_api_metrics(struct bp_request *request, struct bp_reply *reply, void *arg)
+{
+    struct bp_app *app = arg;
+    struct metrics m = {0};
+    enum bp_render render;
+    struct bp_job_row row;
+    if (!parse_metrics_query(request, reply, &m) ||
+        !bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_CSV | 1 << BP_RENDER_NDJSON,
+                           &render) ||
+        !bp_api_job_row(app, request, reply, &row))
+        return;
+    struct bp_error err = {0};
+    m.job = row.id;
+    bp_status status = bp_store_read(app->store, read_metrics, &m, &err);
+    for (size_t i = 0; m.max_points && i < m.nseries; i++)
+        reduce(&m.series[i], (size_t)m.max_points);
+    if (status == BP_LIMIT)
+        bp_problem(reply, 422, "too_many_points",
+                   "the series have more than %d points: name some of them with "
+                   "?names= or begin later with ?from_step=",
+                   POINTS_MAX);
+    else if (status)
+        bp_problem_error(reply, &err);
+    else if (render == BP_RENDER_JSON)
+        bp_reply_json(reply, 200, columnar(&m));
+    else
+        tabular(&m, render == BP_RENDER_CSV, reply);
+    for (size_t i = 0; i < m.nseries; i++)
+        free(m.series[i].points);
+    free(m.series);
+    bp_job_row_done(&row);
+}
+
+/* --- events --------------------------------------------------------------------------------------------------------- */
+struct events {
+    const char *job;
+    int64_t after, last;
+    int limit, n;
+    bool more;
+    json_t *data;
+};
+
+static bp_status take_event(void *arg, const struct bp_event_row *row)
+{
+    struct events *e = arg;
+    if (e->n == e->limit) {
+        e->more = true;
+        return BP_OK;
+    }
+    e->n++;
+    e->last = row->seq;
+    json_array_append_new(e->data,
+                          json_pack("{sI ss so ss so}", "id", (json_int_t)row->seq, "object", "event", "at",
+                                    bp_api_time(row->at), "type", row->type, "data", bp_api_parsed(row->data)));
+    return BP_OK;
+}
+
+static bp_status read_events(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct events *e = arg;
+    return bp_db_event_list(db, e->job, e->after, e->limit + 1, take_event, e, err);
+}
+
+static void events_text(const struct events *e, enum bp_render render, struct bp_reply *reply)
+{
+    struct bp_text text = {0};
+    size_t i;
+    json_t *event;
+    json_array_foreach(e->data, i, event)
+    {
+        json_t *what = render == BP_RENDER_TEXT ? json_object_get(event, "data") : event;
+        char *line = json_dumps(what, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        if (render == BP_RENDER_TEXT)
+            bp_text_add(&text, "%s  %-12s %s\n", json_string_value(json_object_get(event, "at")),
+                        json_string_value(json_object_get(event, "type")), line && strcmp(line, "{}") ? line : "");
+        else
+            bp_text_add(&text, "%s\n", line ? line : "");
+        free(line);
+    }
+    bp_text_reply(&text, reply, render == BP_RENDER_TEXT ? "text/plain; charset=utf-8" : "application/x-ndjson");
+}
+
+void bp_api_events(struct bp_request *request, struct bp_reply *reply, void *arg)
+{
+    struct bp_app *app = arg;
+    struct events e = {0};
+    int64_t limit;
+    enum bp_render render;
+    struct bp_job_row row;
+    if (!bp_request_query_int(request, reply, "limit", 100, 1, 1000, &limit) ||
+        !bp_request_query_int(request, reply, "after", 0, 0, INT64_MAX, &e.after) ||
+        !bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_TEXT | 1 << BP_RENDER_NDJSON,
+                           &render) ||
+        !bp_api_job_row(app, request, reply, &row))
+        return;
+    struct bp_error err = {0};
+    e.job = row.id;
+    e.limit = (int)limit;
+    e.data = json_array();
+    if (!e.data || bp_store_read(app->store, read_events, &e, &err)) {
+        bp_problem_error(reply, &err);
+        json_decref(e.data);
+    } else if (render == BP_RENDER_JSON) {
+        char next[24];
+        snprintf(next, sizeof next, "%lld", (long long)e.last);
+        bp_api_list(reply, e.data, e.more, e.more ? next : NULL);
+    } else {
+        events_text(&e, render, reply);
+        json_decref(e.data);
+    }
+    bp_job_row_done(&row);
+}
+
+/* --- checkpoints ---------------------------------------------------------------------------------------------------- */
+struct checkpoints {
+    const char *job;
+    json_t *data;
+};
+
+static bp_status take_checkpoint(void *arg, const struct bp_checkpoint_row *row)
+{
+    struct checkpoints *c = arg;
+    bool latest = json_array_size(c->data) == 0; /* newest first */
+    json_array_append_new(
+        c->data, json_pack("{ss ss ss so sI sI sI ss sb sb so sI}", "id", row->id, "object", "checkpoint", "job",
+                           row->job, "created_at", bp_api_time(row->created_at), "epoch", (json_int_t)row->epoch,
+                           "step", (json_int_t)row->step, "bytes", (json_int_t)row->bytes, "sha256", row->sha256,
+                           "best", (int)row->best, "latest", (int)latest, "metrics", bp_api_parsed(row->metrics),
+                           "numerics_version", (json_int_t)row->numerics));
+    return BP_OK;
+}
+
+static bp_status read_checkpoints(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct checkpoints *c = arg;
+    return bp_db_checkpoint_list(db, c->job, take_checkpoint, c, err);
+}
+
+void bp_api_checkpoints(struct bp_request *request, struct bp_reply *reply, void *arg)
+{
+    struct bp_app *app = arg;
+    struct bp_job_row row;
+    if (!bp_api_job_row(app, request, reply, &row))
+        return;
+    struct checkpoints c = {.job = row.id, .data = json_array()};
+    struct bp_error err = {0};
+    if (!c.data || bp_store_read(app->store, read_checkpoints, &c, &err)) {
+        bp_problem_error(reply, &err);
+        json_decref(c.data);
+    } else {
+        bp_api_list(reply, c.data, false, NULL);
+    }
+    bp_job_row_done(&row);
+}

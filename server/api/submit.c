@@ -1,0 +1,350 @@
+/* submit.c: POST /v1/jobs: from a spec to a queued job, or to everything that is wrong with it.
+ *
+ * The job, its first event and its idempotency key are committed in one transaction before the reply is sent.
+ */
+#include "api/common.h"
+#include "config.h"
+#include "data/import.h"
+#include "jobs/spec.h"
+
+#include <nettle/base16.h>
+#include <nettle/sha2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEY_MAX 200 /* bytes of an Idempotency-Key */
+
+/* --- the transaction ------------------------------------------------------------------------------------------------ */
+struct submission {
+    struct bp_job_row row;
+    const char *key;           /* Idempotency-Key, or NULL */
+    char body[BP_SHA256_HEX];  /* hash of what was sent */
+    char replayed[BP_ID_SIZE]; /* the job that the key made before */
+    bool reused;               /* the key came with another body */
+    bool full;                 /* the queue is full */
+};
+
+static bp_status submit_work(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct submission *s = arg;
+    char sha[BP_SHA256_HEX], id[BP_ID_SIZE];
+    bp_status status = s->key ? bp_db_key_get(db, s->key, sha, id, err) : BP_NOT_FOUND;
+    if (status == BP_OK) {
+        s->reused = strcmp(sha, s->body) != 0;
+        memcpy(s->replayed, id, sizeof id);
+        return BP_OK;
+    }
+    int64_t queued = 0;
+    if (status == BP_NOT_FOUND)
+        status = bp_db_job_count(db, 1 << BP_JOB_QUEUED, &queued, err);
+    if (!status && queued >= BP_QUEUE_MAX) {
+        s->full = true;
+        return BP_OK;
+    }
+    if (!status)
+        status = bp_db_job_insert(db, &s->row, err);
+    if (!status)
+        status = bp_db_event_add(db, s->row.id, "queued", "{}", NULL, err);
+    if (!status && s->key)
+        status = bp_db_key_put(db, s->key, s->body, s->row.id, err);
+    return status;
+}
+
+static void hash_body(const char *body, size_t size, const char *more, char ret[BP_SHA256_HEX])
+{
+    struct sha256_ctx sha;
+    uint8_t digest[SHA256_DIGEST_SIZE];
+    sha256_init(&sha);
+    sha256_update(&sha, size, (const uint8_t *)body);
+    if (more)
+        sha256_update(&sha, strlen(more), (const uint8_t *)more);
+    sha256_digest(&sha, sizeof digest, digest);
+    base16_encode_update(ret, sizeof digest, digest);
+    ret[BP_SHA256_HEX - 1] = '\0';
+}
+
+/* --- from the request to a resolved spec ---------------------------------------------------------------------------- */
+/* The spec of the request, and the hash of all that was sent. With a form, its `data` part becomes a dataset first:
+ * named by the spec, or after the job's name, or "upload". NULL with a reply. */
+static json_t *form_spec(struct bp_app *app, struct bp_request *request, struct bp_reply *reply,
+                         char ret_hash[BP_SHA256_HEX])
+{
+    const struct bp_upload *spec_part = bp_request_field(request, "spec");
+    const struct bp_upload *data = bp_request_field(request, "data");
+    if (!spec_part || !data || !data->path) {
+        bp_problem(reply, 422, "missing_part", "a form needs -F spec=@job.json (or -F 'spec={…}') and -F data=@FILE");
+        return NULL;
+    }
+    char *text = bp_upload_text(spec_part);
+    if (!text) {
+        bp_problem(reply, 413, "too_large", "the part `spec` is larger than 1 MiB");
+        return NULL;
+    }
+    hash_body(text, strlen(text), data->sha256, ret_hash);
+    json_t *spec = bp_json_parse(text, strlen(text), "spec", BP_JSON_OBJECT, reply);
+    free(text);
+    if (!spec)
+        return NULL;
+    json_t *dataset = json_object_get(spec, "dataset");
+    const char *name =
+        json_is_object(dataset) ? json_string_value(json_object_get(dataset, "name")) : json_string_value(dataset);
+    if (!name) {
+        name = "upload";
+        if (json_is_object(dataset))
+            json_object_set_new(dataset, "name", json_string(name));
+        else
+            json_object_set_new(spec, "dataset", json_string(name));
+    }
+    struct bp_import_part part = {
+        .role = "data", .path = data->path, .filename = data->filename, .sha256 = data->sha256, .bytes = data->bytes};
+    struct bp_dataset_row row;
+    bool existed;
+    if (!bp_api_name_ok(name, "/dataset", reply) ||
+        !bp_api_import(app, request, reply, name, &part, 1, &row, &existed)) {
+        json_decref(spec);
+        return NULL;
+    }
+    bp_dataset_row_done(&row);
+    return spec;
+}
+
+static json_t *read_spec(struct bp_app *app, struct bp_request *request, struct bp_reply *reply,
+                         char ret_hash[BP_SHA256_HEX])
+{
+    if (bp_request_uploads(request))
+        return form_spec(app, request, reply, ret_hash);
+    size_t size;
+    const char *body = bp_request_body(request, &size);
+    hash_body(body, size, NULL, ret_hash);
+    return bp_request_json(request, reply, BP_JSON_OBJECT);
+}
+
+static void spec_problem(struct bp_reply *reply, const struct bp_spec *spec)
+{
+    size_t n = json_array_size(spec->problems.errors);
+    bp_problem(reply, 422, "invalid_spec", "the spec has %zu fault%s; nothing was stored", n, n == 1 ? "" : "s");
+    size_t i;
+    json_t *error;
+    json_array_foreach(spec->problems.errors, i, error)
+    {
+        json_t *allowed = json_object_get(error, "allowed");
+        bp_problem_at(reply, json_string_value(json_object_get(error, "pointer")),
+                      json_string_value(json_object_get(error, "code")),
+                      json_string_value(json_object_get(error, "suggestion")), allowed ? json_incref(allowed) : NULL,
+                      "%s", json_string_value(json_object_get(error, "detail")));
+    }
+    if (json_array_size(spec->warnings))
+        bp_problem_member(reply, "warnings", json_incref(spec->warnings));
+}
+
+static char *dump(json_t *json)
+{
+    return json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+}
+
+/* The model and the estimate of a resolved spec; false with a reply. */
+static bool build(struct bp_app *app, const struct bp_spec *spec, struct bp_reply *reply, json_t **ret_model,
+                  json_t **ret_estimate)
+{
+    struct bp_error err = {0};
+    struct bp_problems problems;
+    struct bp_plan plan = {0};
+    struct bp_split split = {0};
+    struct bp_table *table = NULL;
+    bp_problems_init(&problems);
+    const char *name = json_string_value(json_object_get(json_object_get(spec->resolved, "dataset"), "name"));
+    bp_status status = bp_api_open_dataset(app, name, &table, &err);
+    if (!status)
+        status = bp_plan_build(spec->resolved, table, NULL, &problems, &plan, &err);
+    if (!status && ret_estimate)
+        status = bp_plan_split(&plan, plan.transform, table, &split, &err);
+    if (!status) {
+        *ret_model = bp_plan_model_json(&plan);
+        if (ret_estimate)
+            *ret_estimate = bp_plan_estimate_json(&plan, split.count[BP_TRAIN]);
+    } else if (bp_problems_any(&problems)) {
+        struct bp_spec faults = {.problems = problems};
+        spec_problem(reply, &faults);
+    } else {
+        bp_problem_error(reply, &err);
+    }
+    bp_split_done(&split);
+    bp_plan_done(&plan);
+    bp_table_close(table);
+    bp_problems_done(&problems);
+    return !status;
+}
+
+/* --- replies -------------------------------------------------------------------------------------------------------- */
+static void dry_run(struct bp_app *app, const struct bp_spec *spec, struct bp_reply *reply)
+{
+    json_t *model = NULL, *estimate = NULL;
+    if (!build(app, spec, reply, &model, &estimate))
+        return;
+    bp_reply_json(reply, 200,
+                  json_pack("{ss sb sO so so sO}", "object", "dry_run", "valid", 1, "spec", spec->resolved, "model",
+                            model, "estimate", estimate, "warnings", spec->warnings));
+}
+
+/* Replies with the job `id` as it is now: at once, or after waiting for its end. */
+static void job_created(struct bp_app *app, struct bp_request *request, struct bp_reply *reply, const char *id,
+                        double wait, bool replayed)
+{
+    struct bp_job_row row = {0};
+    struct bp_error err = {0};
+    if (bp_job_read(app->store, id, &row, &err)) {
+        bp_problem_error(reply, &err);
+        return;
+    }
+    char note[64];
+    snprintf(note, sizeof note, "%s%c", id, replayed ? '+' : '.');
+    bp_request_keep(request, note);
+    if (bp_api_wait(request, reply, &row, wait, true, 0) > 0) {
+        bp_reply_header(reply, "Location", "/v1/jobs/%s", id);
+        bp_reply_header(reply, "ETag", "\"v%lld\"", (long long)row.version);
+        if (replayed)
+            bp_reply_header(reply, "Idempotency-Replayed", "true");
+        bp_reply_json(reply, 201, bp_api_job_json(app, &row));
+    }
+    bp_job_row_done(&row);
+}
+
+static bool fill_row(struct bp_job_row *row, const struct bp_spec *spec, json_t *input, json_t *model,
+                     const struct bp_dataset_row *dataset)
+{
+    const json_t *resolved = spec->resolved;
+    bp_store_new_id("job", row->id);
+    row->status = BP_JOB_QUEUED;
+    row->created_at = bp_store_now();
+    row->seed = json_integer_value(json_object_get(resolved, "seed"));
+    row->threads = json_integer_value(json_object_get(resolved, "threads"));
+    row->priority = json_integer_value(json_object_get(resolved, "priority"));
+    row->numerics = BP_NUMERICS_VERSION;
+    memcpy(row->dataset, dataset->name, sizeof row->dataset);
+    memcpy(row->sha256, dataset->sha256, sizeof row->sha256);
+    memcpy(row->table, dataset->table, sizeof row->table);
+    json_t *tags = json_object_get(resolved, "tags");
+    const char *name = json_string_value(json_object_get(resolved, "name"));
+    row->owner = strdup("");
+    row->name = name ? strdup(name) : NULL;
+    row->spec = dump(spec->resolved);
+    row->request = dump(input);
+    row->model = dump(model);
+    row->warnings = dump(spec->warnings);
+    row->tags = json_is_object(tags) ? dump(tags) : strdup("{}");
+    return row->owner && row->spec && row->request && row->model && row->warnings && row->tags &&
+           (row->name || !name);
+}
+
+static void submit(struct bp_app *app, struct bp_request *request, struct bp_reply *reply, json_t *input,
+                   const struct bp_spec *spec, struct submission *s, double wait)
+{
+    json_t *model = NULL;
+    if (!build(app, spec, reply, &model, NULL))
+        return;
+    struct bp_dataset_row dataset = {0};
+    struct bp_error err = {0};
+    const char *name = json_string_value(json_object_get(json_object_get(spec->resolved, "dataset"), "name"));
+    if (bp_api_dataset_row(app, name, reply, &dataset)) {
+        bp_status status = BP_OK;
+        if (!fill_row(&s->row, spec, input, model, &dataset))
+            status = bp_fail(&err, BP_NOMEM, "no memory for the job");
+        if (!status)
+            status = bp_store_write(app->store, submit_work, s, &err);
+        if (status) {
+            bp_problem_error(reply, &err);
+        } else if (s->reused) {
+            bp_problem(reply, 422, "idempotency_key_reused",
+                       "this Idempotency-Key came with another body before, for "
+                       "job %s: use a new key for a new job",
+                       s->replayed);
+        } else if (s->full) {
+            bp_problem(reply, 429, "queue_full", "%d jobs are waiting already", BP_QUEUE_MAX);
+            bp_problem_member(reply, "limit", json_integer(BP_QUEUE_MAX));
+            bp_reply_header(reply, "Retry-After", "10");
+        } else {
+            bp_jobs_wake(app->jobs);
+            job_created(app, request, reply, s->replayed[0] ? s->replayed : s->row.id, wait, s->replayed[0] != 0);
+        }
+    }
+    bp_dataset_row_done(&dataset);
+    json_decref(model);
+}
+
+/* A key that made a job before needs no second look at the spec: the dataset may be another one by now. */
+static bp_status key_work(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct submission *s = arg;
+    char sha[BP_SHA256_HEX];
+    bp_status status = bp_db_key_get(db, s->key, sha, s->replayed, err);
+    s->reused = status == BP_OK && strcmp(sha, s->body) != 0;
+    return status;
+}
+
+static bool check_key(struct bp_app *app, struct bp_request *request, struct bp_reply *reply, struct submission *s,
+                      double wait)
+{
+    s->key = bp_request_header(request, "Idempotency-Key");
+    if (!s->key)
+        return true;
+    struct bp_error err = {0};
+    if (!s->key[0] || strlen(s->key) > KEY_MAX) {
+        bp_problem(reply, 400, "bad_header", "Idempotency-Key must have 1 to %d characters", KEY_MAX);
+        return false;
+    }
+    if (bp_store_read(app->store, key_work, s, &err))
+        return true; /* a new key */
+    if (s->reused)
+        bp_problem(reply, 422, "idempotency_key_reused",
+                   "this Idempotency-Key came with another body before, for job "
+                   "%s: use a new key for a new job",
+                   s->replayed);
+    else
+        job_created(app, request, reply, s->replayed, wait, true);
+    return false;
+}
+
+void bp_api_job_submit(struct bp_request *request, struct bp_reply *reply, void *arg)
+{
+    struct bp_app *app = arg;
+    int64_t wait;
+    bool dry;
+    if (!bp_request_query_int(request, reply, "wait", 0, 0, 3600, &wait) ||
+        !bp_request_query_bool(request, reply, "dry_run", false, &dry))
+        return;
+    if (bp_request_waited(request)) { /* called again after waiting: the job is there */
+        char id[BP_ID_SIZE];
+        snprintf(id, sizeof id, "%s", bp_request_kept(request));
+        size_t n = strlen(id);
+        bool replayed = n && id[n - 1] == '+';
+        if (n)
+            id[n - 1] = '\0';
+        job_created(app, request, reply, id, (double)wait, replayed);
+        return;
+    }
+    struct submission s = {0};
+    struct bp_spec spec = {0};
+    json_t *input = read_spec(app, request, reply, s.body);
+    if (!input || (!dry && !check_key(app, request, reply, &s, (double)wait)))
+        goto out;
+    struct bp_spec_context context = {.open_dataset = bp_api_open_dataset,
+                                      .dataset_names = bp_api_dataset_names,
+                                      .ctx = app,
+                                      .thread_budget = app->config->threads,
+                                      .memory_limit = app->config->memory};
+    struct bp_error err = {0};
+    bp_status status = bp_spec_resolve(input, &context, &spec, &err);
+    if (status == BP_INVALID && bp_problems_any(&spec.problems))
+        spec_problem(reply, &spec);
+    else if (status)
+        bp_problem_error(reply, &err);
+    else if (dry)
+        dry_run(app, &spec, reply);
+    else
+        submit(app, request, reply, input, &spec, &s, (double)wait);
+out:
+    bp_spec_done(&spec);
+    bp_job_row_done(&s.row);
+    json_decref(input);
+}
