@@ -15,6 +15,7 @@
 #include "config.h"
 #include "jobs/predictor.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -276,6 +277,25 @@ static bp_status make_confusions(struct evaluation *e, struct bp_error *err)
     return BP_OK;
 }
 
+/* A row whose target cannot be used ends the pass; a loss that is not finite is no result. */
+static bool check_result(struct bp_reply *reply, const struct evaluation *e)
+{
+    for (int h = 0; h < e->predictor->network.plan.graph->nheads; h++) {
+        if (e->accumulators[h].rows < (double)e->nrows) {
+            bp_problem(reply, 422, "unusable_target", "a row of %s has a target that the model cannot be judged by",
+                       e->dataset);
+            return false;
+        }
+        if (!isfinite(bp_accumulator_value(&e->accumulators[h], BP_METRIC_LOSS))) {
+            bp_problem(reply, 500, "nonfinite_prediction",
+                       "the loss is not a finite number: the model overflows on "
+                       "these inputs");
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool run(struct bp_reply *reply, struct evaluation *e)
 {
     struct bp_error err;
@@ -298,7 +318,7 @@ static bool run(struct bp_reply *reply, struct evaluation *e)
     bp_transform_source_done(&source);
     if (status)
         bp_problem_error(reply, &err);
-    return !status;
+    return !status && check_result(reply, e);
 }
 
 /* --- the reply ------------------------------------------------------------------------------------------------------- */
@@ -354,11 +374,11 @@ static void reply_result(struct bp_reply *reply, const struct evaluation *e)
             json_object_set_new(confusion, target->name, one);
         }
     }
-    json_t *result = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "object", "evaluation",
-                               "job", e->predictor->job, "checkpoint", e->predictor->checkpoint, "weights",
-                               e->predictor->best ? "best" : "latest", "dataset", e->dataset, "split",
-                               part_names[e->part], "rows", (json_int_t)e->nrows, "excluded", (json_int_t)e->excluded,
-                               "loss", bp_api_number(loss), "metrics", metrics, "confusion", confusion);
+    json_t *result =
+        json_pack("{s:s, s:s, s:s, s:b, s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "object", "evaluation", "job",
+                  e->predictor->job, "checkpoint", e->predictor->checkpoint, "best", e->predictor->best, "dataset",
+                  e->dataset, "split", part_names[e->part], "rows", (json_int_t)e->nrows, "excluded",
+                  (json_int_t)e->excluded, "loss", bp_api_number(loss), "metrics", metrics, "confusion", confusion);
     bp_reply_json(reply, 200, result);
 }
 

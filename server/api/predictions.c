@@ -246,9 +246,9 @@ static void reply_json(struct bp_reply *reply, const struct prediction *p)
 {
     struct bp_text out = {0};
     bp_text_add(&out,
-                "{\"object\":\"predictions\",\"job\":\"%s\",\"checkpoint\":\"%s\",\"weights\":\"%s\",\"epoch\":%lld,"
+                "{\"object\":\"predictions\",\"job\":\"%s\",\"checkpoint\":\"%s\",\"best\":%s,\"epoch\":%lld,"
                 "\"step\":%lld,\"predictions\":[",
-                p->predictor->job, p->predictor->checkpoint, p->predictor->best ? "best" : "latest",
+                p->predictor->job, p->predictor->checkpoint, p->predictor->best ? "true" : "false",
                 (long long)p->predictor->epoch, (long long)p->predictor->step);
     const float *y = p->outputs;
     for (int r = 0; r < p->n; r++) {
