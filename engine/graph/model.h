@@ -16,6 +16,17 @@
 
 #define BP_SLOTS_MAX 3
 
+/* A weight in the packed form of one product. */
+struct bp_packed {
+    int tensor;
+    bool backward;
+    int k, n; /* the matrix (k, n), element (p, j) at tensor[p * row + j * col] */
+    size_t row, col;
+    size_t offset; /* elements from the start of the packed range */
+    int panels;    /* panels of BP_PANEL columns that one task packs */
+    int first_task;
+};
+
 struct bp_model {
     const struct bp_graph *graph; /* borrowed; outlives the model */
     size_t nparams, nstats;       /* elements */
@@ -27,7 +38,9 @@ struct bp_model {
     bp_real *packed;              /* packed weights, laid out by the model */
     size_t *packed_forward;       /* per tensor: offset in packed of the panels of the forward product */
     size_t *packed_backward;      /* per tensor: the same for the backward product, SIZE_MAX where never needed */
-    void *block;                  /* the one allocation behind them */
+    int npacked, npack_tasks;
+    struct bp_packed *packed_list; /* what bp_model_pack does */
+    void *block;                   /* the one allocation behind all of it, this struct included */
 };
 
 /* All zero. nslots 0 and training false for a model that only predicts (no grads, no backward panels). */

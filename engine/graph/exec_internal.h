@@ -1,0 +1,26 @@
+/* exec_internal.h: what exec.c makes and exec_run.c runs. Inside the graph floor only.
+ *
+ * Threads: see exec.h.
+ */
+#ifndef BP_GRAPH_EXEC_INTERNAL_H
+#define BP_GRAPH_EXEC_INTERNAL_H
+
+#include "graph/plan.h"
+
+struct bp_exec {
+    struct bp_plan *plan;   /* owned */
+    struct bp_model *model; /* borrowed */
+    bp_real *arena;         /* plan->arena elements; in the block of this struct, as all below */
+    bp_real *scratch;       /* threads times scratch_thread elements: local storages, then the ops' scratch */
+    size_t scratch_thread;
+    struct bp_targets *targets; /* per head */
+    bp_real **losses;           /* per head: (capacity), loss of each row */
+    bp_real *scale;             /* per head: of the pass going on, weight / sum of the rows' weights */
+    const bp_real **forward_panels, **backward_panels; /* per tensor, NULL where there are none */
+    int nown;                                          /* backward panels that the model does not keep */
+    struct bp_packed *own;                             /* which: offsets into own_panels */
+    bp_real *own_panels;
+    int64_t flops_forward, flops_training; /* of a row */
+};
+
+#endif

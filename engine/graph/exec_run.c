@@ -1,0 +1,215 @@
+/* exec_run.c: one pass: stages of instructions over blocks of rows and grids of tasks.
+ *
+ * Between stages there is a barrier (bp_team_for returns when all tasks are done); within one there is none. A task
+ * of a row-local stage takes its block of rows through all instructions of the stage; a task of a grid stage is one
+ * task of one instruction. Which thread runs a task changes nothing but the address of its scratch.
+ *
+ * A pass of less than TEAM_FLOPS operations runs on the calling thread: a barrier costs as much as it would save.
+ *
+ * Threads: see exec.h. Nothing is allocated here.
+ */
+#include "graph/exec_internal.h"
+
+#define TEAM_FLOPS 2000000
+
+/* One pass; the argument of the team's tasks. */
+struct pass {
+    struct bp_exec *exec;
+    const struct bp_kernels *kernels;
+    const struct bp_stage *stage; /* the one going on */
+    int end;                      /* of its instructions, in this pass */
+    int rows;
+    bool training, backward;
+    uint64_t seed, step;
+};
+
+/* --- one instruction --------------------------------------------------------------------------------------------- */
+
+/* Where row row0 of a storage is for this thread; NULL for storage -1. */
+static bp_real *at(const struct pass *pass, int storage, int row0, bp_real *scratch)
+{
+    if (storage < 0)
+        return NULL;
+    const struct bp_storage *s = &pass->exec->plan->storages[storage];
+    return s->local ? scratch + s->offset : pass->exec->arena + s->offset + s->row * (size_t)row0;
+}
+
+static void run_loss(const struct pass *pass, const struct bp_instr *instr, int row0, int rows, bp_real *scratch)
+{
+    struct bp_exec *exec = pass->exec;
+    const struct bp_plan *plan = exec->plan;
+    const struct bp_head *head = &plan->graph->heads[instr->head];
+    const struct bp_targets *targets = &exec->targets[instr->head];
+    size_t n = (size_t)head->outputs, first = (size_t)row0;
+    bp_real *dx = pass->backward && instr->want ? at(pass, plan->gradient[instr->node], row0, scratch) : NULL;
+    bool add = dx != NULL && instr->add;
+    struct bp_loss_call call = {
+        .kernels = pass->kernels,
+        .rows = rows,
+        .n = head->outputs,
+        .x = at(pass, plan->value[instr->node], row0, scratch),
+        .label = targets->label != NULL ? targets->label + first : NULL,
+        .value = targets->value != NULL ? targets->value + first * n : NULL,
+        .weight = targets->weight + first,
+        .scale = exec->scale[instr->head],
+        .loss = exec->losses[instr->head] + first,
+        .dx = add ? scratch + plan->local : dx,
+    };
+    bp_loss_table[head->loss].run(&call);
+    if (add)
+        pass->kernels->add((size_t)rows * n, call.dx, dx);
+}
+
+static void run_instr(const struct pass *pass, const struct bp_instr *instr, int row0, int rows, int task, int thread)
+{
+    struct bp_exec *exec = pass->exec;
+    const struct bp_plan *plan = exec->plan;
+    const struct bp_node *node = &plan->graph->nodes[instr->node];
+    const struct bp_op *op = bp_op_table[node->kind];
+    bp_real *scratch = exec->scratch + (size_t)thread * exec->scratch_thread;
+
+    if (instr->kind == BP_INSTR_LOSS) {
+        run_loss(pass, instr, row0, rows, scratch);
+        return;
+    }
+    struct bp_call call;
+    call.graph = plan->graph;
+    call.node = node;
+    call.kernels = pass->kernels;
+    call.params = exec->model->params;
+    call.stats = exec->model->stats;
+    call.grads = exec->model->grads;
+    call.forward_panels = exec->forward_panels;
+    call.backward_panels = exec->backward_panels;
+    call.index = instr->node;
+    call.row0 = row0;
+    call.rows = rows;
+    call.task = task;
+    call.training = pass->training;
+    call.seed = pass->seed;
+    call.step = pass->step;
+    call.add = instr->add;
+    call.y = at(pass, plan->value[instr->node], row0, scratch);
+    call.dy = at(pass, plan->gradient[instr->node], row0, scratch);
+    call.workspace = at(pass, plan->workspace[instr->node], row0, scratch);
+    call.scratch = scratch + plan->local;
+    for (int k = 0; k < node->ninputs; k++) {
+        call.x[k] = at(pass, plan->value[node->input[k]], row0, scratch);
+        call.dx[k] = instr->want & 1u << k ? at(pass, plan->gradient[node->input[k]], row0, scratch) : NULL;
+    }
+    if (instr->kind == BP_INSTR_FORWARD)
+        op->forward(&call);
+    else if (instr->kind == BP_INSTR_BACKWARD)
+        op->backward(&call);
+    else
+        op->parameters(&call);
+}
+
+/* --- stages ------------------------------------------------------------------------------------------------------ */
+
+static void rows_task(void *arg, int task, int thread)
+{
+    const struct pass *pass = arg;
+    const struct bp_plan *plan = pass->exec->plan;
+    int row0 = task * plan->block, left = pass->rows - row0, rows = left < plan->block ? left : plan->block;
+    for (int i = pass->stage->first; i < pass->end; i++)
+        run_instr(pass, &plan->instrs[i], row0, rows, 0, thread);
+}
+
+static void grid_task(void *arg, int task, int thread)
+{
+    const struct pass *pass = arg;
+    const struct bp_instr *instrs = pass->exec->plan->instrs;
+    int low = pass->stage->first, high = pass->end - 1; /* the last one whose first task is not after this one */
+    while (low < high) {
+        int middle = low + (high - low + 1) / 2;
+        if (instrs[middle].first_task <= task)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    run_instr(pass, &instrs[low], 0, pass->rows, task - instrs[low].first_task, thread);
+}
+
+/* Runs the instructions before number `end`. */
+static void run_stages(struct pass *pass, struct bp_team *team, int end)
+{
+    const struct bp_plan *plan = pass->exec->plan;
+    int blocks = (pass->rows - 1) / plan->block + 1;
+    for (int s = 0; s < plan->nstages && plan->stages[s].first < end; s++) {
+        const struct bp_stage *stage = &plan->stages[s];
+        pass->stage = stage;
+        pass->end = stage->end < end ? stage->end : end;
+        if (!stage->grid)
+            bp_team_for(team, blocks, rows_task, pass);
+        else
+            bp_team_for(team, stage->tasks, grid_task, pass);
+    }
+}
+
+static struct bp_team *team_for_work(struct bp_team *team, int64_t flops_row, int rows)
+{
+    return flops_row < TEAM_FLOPS / rows ? NULL : team;
+}
+
+/* --- passes ------------------------------------------------------------------------------------------------------ */
+
+void bp_exec_forward(struct bp_exec *exec, struct bp_team *team, int rows)
+{
+    struct pass pass = {.exec = exec, .kernels = bp_kernels_current(), .rows = rows};
+    if (rows > 0)
+        run_stages(&pass, team_for_work(team, exec->flops_forward, rows), exec->plan->nforward);
+}
+
+/* The sum of the rows' weights, in double, ascending. */
+static double sum_weights(const struct bp_exec *exec, int head, int rows)
+{
+    double sum = 0;
+    for (int r = 0; r < rows; r++)
+        sum += (double)exec->targets[head].weight[r];
+    return sum;
+}
+
+static void pack_own(struct bp_exec *exec, const struct bp_kernels *kernels)
+{
+    for (int i = 0; i < exec->nown; i++) {
+        const struct bp_packed *p = &exec->own[i];
+        kernels->pack(exec->own_panels + p->offset,
+                      exec->model->params + exec->model->graph->tensors[p->tensor].offset, p->k, p->n, p->row,
+                      p->col);
+    }
+}
+
+double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool backward, uint64_t seed, uint64_t step)
+{
+    const struct bp_plan *plan = exec->plan;
+    const struct bp_graph *graph = plan->graph;
+    bool gradients = backward && plan->options.training;
+    struct pass pass = {.exec = exec,
+                        .kernels = bp_kernels_current(),
+                        .rows = rows,
+                        .training = backward,
+                        .backward = gradients,
+                        .seed = seed,
+                        .step = step};
+    double total = 0;
+
+    if (rows < 1)
+        return 0;
+    for (int h = 0; h < graph->nheads; h++) {
+        double weights = sum_weights(exec, h, rows);
+        exec->scale[h] = weights > 0 ? (bp_real)(graph->heads[h].weight / weights) : 0;
+    }
+    if (gradients)
+        pack_own(exec, pass.kernels);
+    team = team_for_work(team, gradients ? exec->flops_training : exec->flops_forward, rows);
+    run_stages(&pass, team, gradients ? plan->ninstrs : plan->nforward + graph->nheads);
+
+    for (int h = 0; h < graph->nheads; h++) {
+        double sum = 0, weights = sum_weights(exec, h, rows);
+        for (int r = 0; r < rows; r++)
+            sum += (double)exec->targets[h].weight[r] * (double)exec->losses[h][r];
+        total += weights > 0 ? graph->heads[h].weight * (sum / weights) : 0;
+    }
+    return total;
+}

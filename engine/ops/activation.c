@@ -1,0 +1,110 @@
+/* activation.c: nonlinearities.
+ *
+ *   forward   y = f(x), element by element; softmax and log_softmax along the row
+ *   backward  dx = dy f'(x): the error signal times the slope at the point where the forward pass was; for softmax
+ *             the product with the Jacobian, y (dy - <y, dy>)
+ *
+ * Many slopes are functions of the value y alone; then the forward pass may run in place.
+ *
+ * Threads: pure functions of the call.
+ */
+#include "ops/op.h"
+
+#include <math.h>
+
+/* What the slope of each activation is computed from, as kernels->activation_gradient does. */
+static const unsigned needs_of[BP_ACTIVATION_COUNT] = {
+    [BP_LINEAR] = 0,
+    [BP_RELU] = BP_NEEDS_Y,
+    [BP_LEAKY_RELU] = BP_NEEDS_X,
+    [BP_ELU] = BP_NEEDS_X | BP_NEEDS_Y,
+    [BP_SELU] = BP_NEEDS_X | BP_NEEDS_Y,
+    [BP_GELU] = BP_NEEDS_X,
+    [BP_SILU] = BP_NEEDS_X,
+    [BP_MISH] = BP_NEEDS_X,
+    [BP_SIGMOID] = BP_NEEDS_Y,
+    [BP_TANH] = BP_NEEDS_Y,
+    [BP_SOFTPLUS] = BP_NEEDS_X,
+    [BP_SOFTSIGN] = BP_NEEDS_X,
+    [BP_HARD_SIGMOID] = BP_NEEDS_X,
+    [BP_RELU6] = BP_NEEDS_X,
+    [BP_SOFTMAX] = BP_NEEDS_Y,
+    [BP_LOG_SOFTMAX] = BP_NEEDS_Y,
+};
+
+static bool along_rows(enum bp_activation kind)
+{
+    return kind == BP_SOFTMAX || kind == BP_LOG_SOFTMAX;
+}
+
+static bp_status infer(struct bp_graph *graph, struct bp_node *node, struct bp_error *err)
+{
+    const struct bp_shape *in = bp_input_shape(graph, node, 0);
+    const struct bp_activation_config *config = &node->u.activation;
+    char shape[64];
+
+    if ((unsigned)config->kind >= BP_ACTIVATION_COUNT)
+        return bp_fail_at(err, BP_INVALID, node->name, "layer '%s' (activation): there is no activation number %d",
+                          node->name, (int)config->kind);
+    if (!isfinite(config->alpha))
+        return bp_fail_at(err, BP_INVALID, node->name, "layer '%s' (activation): alpha must be a finite number",
+                          node->name);
+    if (along_rows(config->kind) && in->rank != 1)
+        return bp_fail_at(err, BP_INVALID, node->name,
+                          "layer '%s' (%s) needs a vector, but %s arrives: put a flatten layer before it", node->name,
+                          bp_activation_name(config->kind), bp_shape_print(in, shape, sizeof shape));
+    node->shape = *in;
+    return BP_OK;
+}
+
+static unsigned needs(const struct bp_node *node, enum bp_phase phase)
+{
+    return phase == BP_PHASE_BACKWARD ? needs_of[node->u.activation.kind] : 0;
+}
+
+static bool in_place(const struct bp_node *node, enum bp_phase phase)
+{
+    return phase == BP_PHASE_FORWARD || (phase == BP_PHASE_BACKWARD && !along_rows(node->u.activation.kind));
+}
+
+static int64_t flops(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase)
+{
+    (void)graph;
+    return phase == BP_PHASE_PARAMETERS ? 0 : bp_shape_elements(&node->shape);
+}
+
+static void forward(const struct bp_call *call)
+{
+    const struct bp_activation_config *config = &call->node->u.activation;
+    int n = (int)bp_shape_elements(&call->node->shape);
+    if (along_rows(config->kind))
+        call->kernels->softmax(config->kind == BP_LOG_SOFTMAX, call->rows, n, call->x[0], call->y);
+    else
+        call->kernels->activation(config->kind, (bp_real)config->alpha, (size_t)call->rows * (size_t)n, call->x[0],
+                                  call->y);
+}
+
+static void backward(const struct bp_call *call)
+{
+    const struct bp_activation_config *config = &call->node->u.activation;
+    int n = (int)bp_shape_elements(&call->node->shape);
+    bool add = call->add & 1;
+    if (along_rows(config->kind))
+        call->kernels->softmax_gradient(config->kind == BP_LOG_SOFTMAX, call->rows, n, call->y, call->dy, call->dx[0],
+                                        add);
+    else
+        call->kernels->activation_gradient(config->kind, (bp_real)config->alpha, (size_t)call->rows * (size_t)n,
+                                           call->x[0], call->y, call->dy, call->dx[0], add);
+}
+
+const struct bp_op bp_op_activation = {
+    .name = "activation",
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .infer = infer,
+    .in_place = in_place,
+    .needs = needs,
+    .flops = flops,
+    .forward = forward,
+    .backward = backward,
+};

@@ -1,0 +1,216 @@
+/* dense.c: the fully connected layer.
+ *
+ *   forward     Y (rows, out) = X (rows, in) W^T + b             W (out, in), b (out)
+ *   backward    dX (rows, in) = dY (rows, out) W
+ *   parameters  dW (out, in)  = dY^T X,  db (out) = sum over rows of dY
+ *
+ * The first two are row-local. The last sums over the batch: in chunks of BP_ROW_CHUNK rows, each chunk one chain of
+ * fma per element, the chunks' sums added in ascending order. Its grid cuts dW into tiles; a task packs its columns
+ * of X chunk by chunk into scratch and multiplies them by its rows of dY^T, so no two tasks write the same element.
+ *
+ * Threads: pure functions of the call.
+ */
+#include "graph/exec.h"
+#include "ops/op.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { WEIGHT, BIAS };
+
+/* A tile of dW: at most TILE_OUT rows, so that wide layers give enough tasks, and TILE_IN_MIN to TILE_IN_MAX columns:
+ * more columns where there are few rows, so that a task is worth its call. Packing a column costs about as much as
+ * one row of the product, hence is cheap beside TILE_OUT rows. */
+#define TILE_OUT 256
+#define TILE_IN_MIN 64
+#define TILE_IN_MAX 256
+#define TILE_ELEMENTS 16384
+
+static int inputs_of(const struct bp_graph *graph, const struct bp_node *node)
+{
+    return (int)bp_input_shape(graph, node, 0)->dim[0];
+}
+
+static int outputs_of(const struct bp_node *node)
+{
+    return (int)node->shape.dim[0];
+}
+
+static int tile_columns(int outputs)
+{
+    int rows = outputs < TILE_OUT ? outputs : TILE_OUT;
+    int columns = (TILE_ELEMENTS / rows + BP_PANEL - 1) / BP_PANEL * BP_PANEL;
+    return columns < TILE_IN_MIN ? TILE_IN_MIN : columns > TILE_IN_MAX ? TILE_IN_MAX : columns;
+}
+
+static bp_status add_tensor(struct bp_graph *graph, struct bp_node *node, const char *suffix,
+                            struct bp_tensor *tensor, struct bp_error *err)
+{
+    snprintf(tensor->name, sizeof tensor->name, "%s.%s", node->name, suffix);
+    tensor->trainable = node->trainable;
+    tensor->decay = true;
+    tensor->fan_in = bp_input_shape(graph, node, 0)->dim[0];
+    tensor->fan_out = node->u.dense.units;
+    return bp_graph_add_tensor(graph, node, tensor, err);
+}
+
+static bp_status infer(struct bp_graph *graph, struct bp_node *node, struct bp_error *err)
+{
+    const struct bp_shape *in = bp_input_shape(graph, node, 0);
+    const struct bp_dense_config *config = &node->u.dense;
+    char shape[64];
+
+    if (in->rank != 1)
+        return bp_fail_at(err, BP_INVALID, node->name,
+                          "layer '%s' (dense) needs a vector, but %s arrives: put a flatten layer before it",
+                          node->name, bp_shape_print(in, shape, sizeof shape));
+    if (config->units < 1 || config->units >= BP_ELEMENTS_MAX)
+        return bp_fail_at(err, BP_INVALID, node->name,
+                          "layer '%s' (dense): units must be between 1 and %lld, got %lld", node->name,
+                          BP_ELEMENTS_MAX - 1, (long long)config->units);
+    if (!isfinite(config->l1) || !isfinite(config->l2) || config->l1 < 0 || config->l2 < 0)
+        return bp_fail_at(err, BP_INVALID, node->name,
+                          "layer '%s' (dense): l1 and l2 must be finite and at least 0, got %g and %g", node->name,
+                          config->l1, config->l2);
+    node->shape = (struct bp_shape){.rank = 1, .dim = {config->units}};
+
+    struct bp_tensor weight = {.shape = {.rank = 2, .dim = {config->units, in->dim[0]}},
+                               .l1 = config->l1,
+                               .l2 = config->l2,
+                               .init = config->kernel_init,
+                               .literal = config->weights};
+    bp_status status = add_tensor(graph, node, "weight", &weight, err);
+    if (status != BP_OK || !config->use_bias)
+        return status;
+    struct bp_tensor bias = {
+        .shape = {.rank = 1, .dim = {config->units}}, .init = config->bias_init, .literal = config->biases};
+    return add_tensor(graph, node, "bias", &bias, err);
+}
+
+static unsigned needs(const struct bp_node *node, enum bp_phase phase)
+{
+    (void)node;
+    return phase == BP_PHASE_PARAMETERS ? BP_NEEDS_X : 0;
+}
+
+static bool panels(const struct bp_graph *graph, const struct bp_node *node, int slot, enum bp_phase phase,
+                   struct bp_panels *ret)
+{
+    if (slot != WEIGHT)
+        return false;
+    int in = inputs_of(graph, node), out = outputs_of(node);
+    if (phase == BP_PHASE_FORWARD) /* W^T (in, out) */
+        *ret = (struct bp_panels){.k = in, .n = out, .row = 1, .col = (size_t)in};
+    else /* W (out, in) */
+        *ret = (struct bp_panels){.k = out, .n = in, .row = (size_t)in, .col = 1};
+    return true;
+}
+
+static int64_t flops(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase)
+{
+    (void)phase; /* each of the three is one product of the same size */
+    return 2 * (int64_t)inputs_of(graph, node) * outputs_of(node);
+}
+
+static void forward(const struct bp_call *call)
+{
+    const struct bp_node *node = call->node;
+    int in = inputs_of(call->graph, node), out = outputs_of(node);
+    bool biased = node->u.dense.use_bias;
+    call->kernels->gemm(&(struct bp_gemm){
+        .m = call->rows,
+        .n = out,
+        .k = in,
+        .a = call->x[0],
+        .a_row = (size_t)in,
+        .a_col = 1,
+        .b = call->forward_panels[node->tensor[WEIGHT]],
+        .c = call->y,
+        .c_row = (size_t)out,
+        .bias = biased ? call->params + call->graph->tensors[node->tensor[BIAS]].offset : NULL,
+    });
+}
+
+static void backward(const struct bp_call *call)
+{
+    const struct bp_node *node = call->node;
+    int in = inputs_of(call->graph, node), out = outputs_of(node);
+    call->kernels->gemm(&(struct bp_gemm){
+        .m = call->rows,
+        .n = in,
+        .k = out,
+        .a = call->dy,
+        .a_row = (size_t)out,
+        .a_col = 1,
+        .b = call->backward_panels[node->tensor[WEIGHT]],
+        .c = call->dx[0],
+        .c_row = (size_t)in,
+        .accumulate = call->add & 1,
+    });
+}
+
+static int grid(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase)
+{
+    if (phase != BP_PHASE_PARAMETERS)
+        return 0;
+    int in = inputs_of(graph, node), out = outputs_of(node), columns = tile_columns(out);
+    int64_t tasks = (((int64_t)in + columns - 1) / columns) * (((int64_t)out + TILE_OUT - 1) / TILE_OUT);
+    return (int)tasks; /* in * out is below 2^31, and a tile has many elements or is a whole side */
+}
+
+static size_t scratch(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase, int rows)
+{
+    (void)graph, (void)rows;
+    return phase == BP_PHASE_PARAMETERS ? bp_panels_size(BP_ROW_CHUNK, tile_columns(outputs_of(node))) : 0;
+}
+
+/* Task t: the tile of dW at row t / tiles * TILE_OUT and column t % tiles * columns; the first tile of a row of
+ * tiles does the bias too. */
+static void parameters(const struct bp_call *call)
+{
+    const struct bp_node *node = call->node;
+    const struct bp_kernels *kernels = call->kernels;
+    const struct bp_tensor *tensors = call->graph->tensors;
+    int in = inputs_of(call->graph, node), out = outputs_of(node), columns = tile_columns(out);
+    int tiles = (int)(((int64_t)in + columns - 1) / columns);
+    int o0 = call->task / tiles * TILE_OUT, i0 = call->task % tiles * columns;
+    int nout = out - o0 < TILE_OUT ? out - o0 : TILE_OUT, nin = in - i0 < columns ? in - i0 : columns;
+    bp_real *dw = call->grads + tensors[node->tensor[WEIGHT]].offset + (size_t)o0 * (size_t)in + i0;
+    bp_real *db = node->u.dense.use_bias && i0 == 0 ? call->grads + tensors[node->tensor[BIAS]].offset + o0 : NULL;
+
+    for (int row = 0; row < call->rows; row += BP_ROW_CHUNK) {
+        int rows = call->rows - row < BP_ROW_CHUNK ? call->rows - row : BP_ROW_CHUNK;
+        const bp_real *dy = call->dy + (size_t)row * (size_t)out + o0;
+        const bp_real *x = call->x[0] + (size_t)row * (size_t)in + i0;
+        kernels->pack(call->scratch, x, rows, nin, (size_t)in, 1);
+        kernels->gemm(&(struct bp_gemm){
+            .m = nout,
+            .n = nin,
+            .k = rows,
+            .a = dy,
+            .a_row = 1,
+            .a_col = (size_t)out,
+            .b = call->scratch,
+            .c = dw,
+            .c_row = (size_t)in,
+            .accumulate = row > 0,
+        });
+        if (db != NULL)
+            kernels->column_sum(rows, nout, dy, (size_t)out, db, row > 0);
+    }
+}
+
+const struct bp_op bp_op_dense = {
+    .name = "dense",
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .infer = infer,
+    .needs = needs,
+    .grid = grid,
+    .scratch = scratch,
+    .panels = panels,
+    .flops = flops,
+    .forward = forward,
+    .backward = backward,
+    .parameters = parameters,
+};

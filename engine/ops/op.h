@@ -1,0 +1,127 @@
+/* op.h: what an operation of the graph is: one row of the op table.
+ *
+ * An op is described once, and everything else is derived from the description: shapes when the graph is built, the
+ * backward program (graph/autodiff.c), the memory plan (graph/plan.c) and the stages (graph/exec_run.c).
+ *
+ *   infer       shape of the value, tensors
+ *   forward     y = f(x, parameters)
+ *   backward    the error signal sent on: dx = dL/dx from dy = dL/dy, by the chain rule
+ *   parameters  the parameter gradients, from dy and what the forward pass left
+ *
+ * Row-local and grid phases. A phase is row-local when row r of its results depends on row r of its operands alone:
+ * such phases run one after another on a block of rows before the next block begins, without a barrier. A phase
+ * that mixes rows (parameter gradients, batch statistics) is a grid: a number of independent tasks that depends on
+ * shapes only, each float written by one task.
+ *
+ * Memory. What a backward phase reads besides dy is declared by `needs` (the inputs x, the value y); the rest of the
+ * forward pass is forgotten. Workspace is written by the forward phase and lives until the backward phases are
+ * done. Scratch belongs to a thread and dies with the call.
+ *
+ * Threads: the table is constant; phases are pure functions of their call, and are run by several threads at a time
+ * on different rows or tasks.
+ */
+#ifndef BP_OPS_OP_H
+#define BP_OPS_OP_H
+
+#include "base/real.h"
+#include "graph/model.h"
+
+enum bp_phase { BP_PHASE_FORWARD, BP_PHASE_BACKWARD, BP_PHASE_PARAMETERS };
+
+/* Bits of bp_op.needs. */
+enum { BP_NEEDS_X = 1, BP_NEEDS_Y = 2 };
+
+/* One call of a phase. Row-local phases: pointers are at row row0, and `rows` rows are to be done. Grid phases: row0
+ * is 0, rows is the whole batch, and `task` says which part to do. */
+struct bp_call {
+    const struct bp_graph *graph;
+    const struct bp_node *node;
+    const struct bp_kernels *kernels;
+    const bp_real *params, *stats;         /* of the model */
+    bp_real *grads;                        /* of the model; NULL without training */
+    const bp_real *const *forward_panels;  /* per tensor of the graph: packed weights (see bp_op.panels) */
+    const bp_real *const *backward_panels; /* per tensor: the same for the backward phase */
+    int index;                             /* of the node: the item of its random stream */
+    int row0, rows, task;
+    bool training;                        /* false: prediction mode */
+    uint64_t seed, step;                  /* of the random numbers */
+    const bp_real *x[BP_NODE_INPUTS_MAX]; /* (rows, elements of input i) */
+    bp_real *y;                           /* (rows, elements) */
+    const bp_real *dy;                    /* (rows, elements); backward phases */
+    bp_real *dx[BP_NODE_INPUTS_MAX];      /* (rows, elements of input i), NULL where not wanted */
+    unsigned add;                         /* bit i: add to dx[i] instead of writing it */
+    bp_real *workspace;                   /* (rows, workspace.row), then workspace.fixed elements in grid phases */
+    bp_real *scratch;                     /* as many elements as bp_op.scratch asked for */
+};
+
+/* Size of a workspace: row elements for each row, and fixed ones for the batch (ops whose phases are grids). */
+struct bp_extent {
+    size_t row, fixed;
+};
+
+/* A matrix that the kernels want packed: B (k, n), element (p, j) at tensor[p * row + j * col]. */
+struct bp_panels {
+    int k, n;
+    size_t row, col;
+};
+
+/* Function members may be NULL where the comment says so; `config` of a node is its union. */
+struct bp_op {
+    const char *name;
+    int min_inputs, max_inputs;
+    bool view; /* the value is the input's under another shape: no code, no memory, no instruction */
+
+    /* Checks the configuration and the inputs' shapes, sets node->shape, declares tensors. */
+    bp_status (*infer)(struct bp_graph *graph, struct bp_node *node, struct bp_error *err);
+    /* BP_NEEDS_ bits of the phase (BACKWARD or PARAMETERS). NULL: nothing. */
+    unsigned (*needs)(const struct bp_node *node, enum bp_phase phase);
+    /* Whether the phase may be given y == x[0] (FORWARD), dx[0] == dy where it writes (BACKWARD). NULL: never. */
+    bool (*in_place)(const struct bp_node *node, enum bp_phase phase);
+    /* Tasks of a phase that is a grid, 0 for a row-local one. NULL: all are row-local. PARAMETERS is always a grid. */
+    int (*grid)(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase);
+    /* NULL: none. */
+    struct bp_extent (*workspace)(const struct bp_graph *graph, const struct bp_node *node);
+    /* Elements of scratch for `rows` rows of a row-local phase, or a task of a grid. NULL: none. */
+    size_t (*scratch)(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase, int rows);
+    /* Whether the node's tensor number `slot` is wanted packed for the phase (FORWARD or BACKWARD). NULL: none. */
+    bool (*panels)(const struct bp_graph *graph, const struct bp_node *node, int slot, enum bp_phase phase,
+                   struct bp_panels *ret);
+    /* Operations of a phase for one sample; 2 for a multiply-add. NULL: none. */
+    int64_t (*flops)(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase);
+
+    void (*forward)(const struct bp_call *call);    /* NULL: input and views */
+    void (*backward)(const struct bp_call *call);   /* NULL: the same */
+    void (*parameters)(const struct bp_call *call); /* NULL: no tensors */
+};
+
+extern const struct bp_op *const bp_op_table[BP_OP_COUNT];
+
+extern const struct bp_op bp_op_input, bp_op_flatten, bp_op_dense, bp_op_activation, bp_op_dropout;
+
+/* The loss of one head on some rows, as in kernels.h: loss (rows) and, unless dx is NULL, dx = scale weight dL/dx. */
+struct bp_loss_call {
+    const struct bp_kernels *kernels;
+    int rows, n;
+    const bp_real *x;     /* (rows, n) predictions */
+    const int32_t *label; /* (rows) */
+    const float *value;   /* (rows, n) */
+    const float *weight;  /* (rows) */
+    bp_real scale;
+    bp_real *loss; /* (rows) */
+    bp_real *dx;   /* (rows, n), or NULL */
+};
+
+struct bp_loss_op {
+    bool labels; /* the target is a class, not n values */
+    void (*run)(const struct bp_loss_call *call);
+};
+
+extern const struct bp_loss_op bp_loss_table[BP_LOSS_COUNT];
+
+/* Shape of input i of a node (of the graph, or being added to it). */
+static inline const struct bp_shape *bp_input_shape(const struct bp_graph *graph, const struct bp_node *node, int i)
+{
+    return &graph->nodes[node->input[i]].shape;
+}
+
+#endif
