@@ -1,6 +1,6 @@
 /* job_json.c: the job object: what is stored of a job, and what its worker knows this moment, as one JSON. */
 #include "api/common.h"
-#include "jobs/run.h"
+#include "json_text.h"
 #include "kernels/kernels.h"
 
 #include <string.h>

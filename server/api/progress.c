@@ -4,7 +4,7 @@
  * stretches of equal length and keeps the smallest and the largest value of each, so that no spike gets lost.
  */
 #include "api/common.h"
-#include "jobs/run.h"
+#include "json_text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -114,30 +114,16 @@ static json_t *columnar(const struct metrics *m)
     return all;
 }
 
-/* A double so that it reads back the same, and short where it can be. */
-static void number_text(double value, char ret[32])
-{
-    if (!isfinite(value)) {
-        strcpy(ret, isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity");
-        return;
-    }
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(ret, 32, "%.*g", digits, value);
-        if (strtod(ret, NULL) == value)
-            return;
-    }
-}
-
 static void tabular(const struct metrics *m, bool csv, struct bp_reply *reply)
 {
     struct bp_text text = {0};
-    char number[32];
+    char number[BP_NUMBER_TEXT];
     if (csv)
         bp_text_add(&text, "name,epoch,step,value\n");
     for (size_t i = 0; i < m->nseries; i++)
         for (size_t j = 0; j < m->series[i].n; j++) {
             const struct bp_metric_point *p = &m->series[i].points[j];
-            number_text(p->value, number);
+            bp_number_text(p->value, number);
             const char *quote = !csv && !isfinite(p->value) ? "\"" : "";
             bp_text_add(&text,
                         csv ? "%s,%lld,%lld,%s%s%s\n"
@@ -243,7 +229,7 @@ static void events_text(const struct events *e, enum bp_render render, struct bp
     json_array_foreach(e->data, i, event)
     {
         json_t *what = render == BP_RENDER_TEXT ? json_object_get(event, "data") : event;
-        char *line = json_dumps(what, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        char *line = bp_json_text(what);
         if (render == BP_RENDER_TEXT)
             bp_text_add(&text, "%s  %-12s %s\n", json_string_value(json_object_get(event, "at")),
                         json_string_value(json_object_get(event, "type")), line && strcmp(line, "{}") ? line : "");

@@ -6,6 +6,7 @@
 #include "config.h"
 #include "data/import.h"
 #include "jobs/spec.h"
+#include "json_text.h"
 
 #include <nettle/base16.h>
 #include <nettle/sha2.h>
@@ -138,11 +139,6 @@ static void spec_problem(struct bp_reply *reply, const struct bp_spec *spec)
         bp_problem_member(reply, "warnings", json_incref(spec->warnings));
 }
 
-static char *dump(json_t *json)
-{
-    return json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
-}
-
 /* The model and the estimate of a resolved spec; false with a reply. */
 static bool build(struct bp_app *app, const struct bp_spec *spec, struct bp_reply *reply, json_t **ret_model,
                   json_t **ret_estimate)
@@ -228,11 +224,11 @@ static bool fill_row(struct bp_job_row *row, const struct bp_spec *spec, json_t 
     const char *name = json_string_value(json_object_get(resolved, "name"));
     row->owner = strdup("");
     row->name = name ? strdup(name) : NULL;
-    row->spec = dump(spec->resolved);
-    row->request = dump(input);
-    row->model = dump(model);
-    row->warnings = dump(spec->warnings);
-    row->tags = json_is_object(tags) ? dump(tags) : strdup("{}");
+    row->spec = bp_json_text(spec->resolved);
+    row->request = bp_json_text(input);
+    row->model = bp_json_text(model);
+    row->warnings = bp_json_text(spec->warnings);
+    row->tags = json_is_object(tags) ? bp_json_text(tags) : strdup("{}");
     return row->owner && row->spec && row->request && row->model && row->warnings && row->tags &&
            (row->name || !name);
 }

@@ -7,7 +7,6 @@
 
 #include "log.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,15 +23,6 @@ double bp_run_clock(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-json_t *bp_json_number(double value)
-{
-    if (isnan(value))
-        return json_string("NaN");
-    if (isinf(value))
-        return json_string(value > 0 ? "Infinity" : "-Infinity");
-    return json_real(value);
 }
 
 /* --- series and events on their way to the store -------------------------------------------------------------------- */
@@ -163,7 +153,7 @@ char *bp_run_metrics_json(struct bp_job_run *run)
     for (int i = 0; i < s->nmetrics; i++)
         json_object_set_new(object, s->metrics[i].name, bp_json_number(s->metrics[i].value));
     pthread_mutex_unlock(&run->live->mutex);
-    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    char *text = bp_json_text(object);
     json_decref(object);
     return text;
 }
@@ -174,7 +164,7 @@ char *bp_run_progress_json(const struct bp_progress *p)
         json_pack("{sI sI sI sI sI sf so}", "epoch", (json_int_t)p->epoch, "epochs", (json_int_t)p->epochs, "step",
                   (json_int_t)p->step, "steps", (json_int_t)p->steps, "samples", (json_int_t)p->samples, "seconds",
                   p->seconds, "batch_loss", bp_json_number(p->batch_loss));
-    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    char *text = object ? bp_json_text(object) : NULL;
     json_decref(object);
     return text;
 }

@@ -5,6 +5,7 @@
 #include "jobs/jobs_internal.h"
 #include "jobs/saver.h"
 #include "jobs/spec.h"
+#include "json_text.h"
 #include "train/checkpoint.h"
 #include "train/trainer.h"
 
@@ -58,8 +59,5 @@ void bp_run_point(struct bp_job_run *run, const char *name, int64_t epoch, int64
 /* JSON text of the live entry's last metrics, of progress: malloc'd, or NULL. */
 char *bp_run_metrics_json(struct bp_job_run *run);
 char *bp_run_progress_json(const struct bp_progress *progress);
-
-/* A JSON value of a number that may not be finite: "NaN", "Infinity", "-Infinity". New reference or NULL. */
-json_t *bp_json_number(double value);
 
 #endif

@@ -122,8 +122,7 @@ static bp_status split_and_fit(struct bp_job_run *run, const struct bp_job_row *
     if (status)
         return status;
     json_t *json = bp_transform_json(run->transform);
-    struct fitted fitted = {.transform = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL,
-                            .fingerprint = fingerprint};
+    struct fitted fitted = {.transform = json ? bp_json_text(json) : NULL, .fingerprint = fingerprint};
     json_decref(json);
     if (!fitted.transform)
         return bp_fail(err, BP_NOMEM, "no memory for the transform");
@@ -280,7 +279,7 @@ static bp_status test(struct bp_job_run *run, char **ret_json, struct bp_error *
         bp_run_point(run, name, progress.epoch, progress.step, value);
         json_object_set_new(results, name, bp_json_number(value));
     }
-    *ret_json = json_dumps(results, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    *ret_json = bp_json_text(results);
     if (!*ret_json)
         status = bp_fail(err, BP_NOMEM, "no memory for the test's results");
 out:
@@ -359,7 +358,7 @@ static char *failure_json(const struct bp_error *err, bp_status status)
     json_t *object = json_pack("{ss ss}", "code", failure_code(status), "message", err->message);
     if (object && err->where[0])
         json_object_set_new(object, "where", json_string(err->where));
-    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    char *text = object ? bp_json_text(object) : NULL;
     json_decref(object);
     return text;
 }
