@@ -60,6 +60,10 @@ const char *bp_request_id(const struct bp_request *r);                       /* 
 /* The body as bytes (BUFFER, OPTIONAL): never NULL, terminated with a NUL that is not counted. */
 const char *bp_request_body(const struct bp_request *r, size_t *ret_size);
 
+/* True once the server is stopping and will not wait any longer: a handler that takes seconds asks now and then, and
+ * gives up. */
+bool bp_request_cancelled(const struct bp_request *r);
+
 /* A streamed body, or a part of a form. The file is deleted with the request unless it was taken. */
 struct bp_upload {
     const char *field;    /* form field; "" for a whole body */
