@@ -1,0 +1,146 @@
+/* gemm.inc.h: packing and the matrix product, written once on v16; included by each kernels_*.c.
+ *
+ * The includer defines the register tile: TILE_ROWS rows of A by TILE_PANELS (1 or 2) panels of B. A tile keeps all
+ * of its C in registers over the whole of k, so that each element is one unbroken chain of fma; per step of k it
+ * loads a row of each panel and broadcasts TILE_ROWS elements of A. Row blocks of m are made as even as possible
+ * (64 rows are 11 + 11 + 11 + 11 + 10 + 10, not five times 12 and a 4), because a low tile cannot keep the units
+ * busy; how the rows are cut does not touch the bits.
+ *
+ * The panels of a tile stay in the cache while all row blocks pass over them.
+ */
+#if defined(__clang__)
+#define BP_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define BP_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* The panel of a B whose columns are contiguous: `from` holds each column as k numbers, `col` apart. Blocks of 16
+ * rows keep both sides within the first-level cache. */
+static void pack_transposed(bp_real *dst, const bp_real *from, int k, int columns, size_t row, size_t col)
+{
+    for (int p = 0; p < k; p += BP_PANEL) {
+        int rows = v16_count((size_t)p, (size_t)k);
+        bp_real *block = dst + (size_t)p * BP_PANEL;
+        const bp_real *source = from + (size_t)p * row;
+        for (int j = 0; j < columns; j++)
+            for (int r = 0; r < rows; r++)
+                block[r * BP_PANEL + j] = source[(size_t)j * col + (size_t)r * row];
+        for (int r = 0; r < rows; r++)
+            for (int j = columns; j < BP_PANEL; j++)
+                block[r * BP_PANEL + j] = 0;
+    }
+}
+
+static void kernel_pack(bp_real *dst, const bp_real *src, int k, int n, size_t row, size_t col)
+{
+    for (int j = 0; j < n; j += BP_PANEL) {
+        int columns = v16_count((size_t)j, (size_t)n);
+        const bp_real *from = src + (size_t)j * col;
+        if (col == 1) {
+            for (int p = 0; p < k; p++)
+                v16_store(dst + (size_t)p * BP_PANEL, v16_load_n(from + (size_t)p * row, columns));
+        } else {
+            pack_transposed(dst, from, k, columns, row, col);
+        }
+        dst += (size_t)k * BP_PANEL;
+    }
+}
+
+/* C for `rows` rows and `panels` panels, of which the last has `columns` columns in use. `rows` and `panels` are
+ * constants wherever this is called. */
+V16_INLINE void tile(const int rows, const int panels, const struct bp_gemm *g, int i, int j, int columns)
+{
+    const size_t k = (size_t)g->k, step = g->a_col, stride = g->a_row;
+    /* One pointer for three rows: the others are within reach of an address with a scaled index. */
+    const bp_real *a[(TILE_ROWS + 2) / 3];
+    const bp_real *b = g->b + (size_t)j * k;
+    v16 sum[TILE_ROWS][TILE_PANELS];
+    BP_UNROLL
+    for (int r = 0; r < rows; r += 3)
+        a[r / 3] = g->a + (size_t)(i + r) * stride;
+    BP_UNROLL
+    for (int r = 0; r < rows; r++)
+        BP_UNROLL
+    for (int q = 0; q < panels; q++)
+        sum[r][q] = v16_zero();
+
+    for (size_t p = 0; p < k; p++) {
+        v16 row[TILE_PANELS];
+        BP_UNROLL
+        for (int q = 0; q < panels; q++)
+            row[q] = v16_load(b + (size_t)q * k * BP_PANEL);
+        BP_UNROLL
+        for (int r = 0; r < rows; r++) {
+            v16 x = v16_set(a[r / 3][(size_t)(r % 3) * stride]);
+            BP_UNROLL
+            for (int q = 0; q < panels; q++)
+                sum[r][q] = v16_fma(x, row[q], sum[r][q]);
+        }
+        b += BP_PANEL;
+        BP_UNROLL
+        for (int r = 0; r < rows; r += 3)
+            a[r / 3] += step;
+    }
+
+    BP_UNROLL
+    for (int q = 0; q < panels; q++) {
+        int n = q == panels - 1 ? columns : BP_PANEL;
+        bp_real *c = g->c + (size_t)i * g->c_row + j + q * BP_PANEL;
+        v16 bias = g->bias ? v16_load_n(g->bias + j + q * BP_PANEL, n) : v16_zero();
+        BP_UNROLL
+        for (int r = 0; r < rows; r++, c += g->c_row) {
+            v16 y = sum[r][q];
+            if (g->accumulate)
+                y = v16_add(v16_load_n(c, n), y);
+            else if (g->bias)
+                y = v16_add(y, bias);
+            v16_store_n(c, y, n);
+        }
+    }
+}
+
+#define TILE_CASE(rows)                                                                                              \
+    case rows:                                                                                                       \
+        tile(rows, panels, g, i, j, columns);                                                                        \
+        break;
+
+/* All row blocks over one group of panels. */
+V16_INLINE void stripe(const int panels, const struct bp_gemm *g, int j, int columns)
+{
+    int blocks = (g->m + TILE_ROWS - 1) / TILE_ROWS;
+    for (int block = 0, i = 0; block < blocks; block++) {
+        int rows = g->m / blocks + (block < g->m % blocks);
+        switch (rows) {
+            TILE_CASE(1)
+            TILE_CASE(2)
+#if TILE_ROWS >= 6
+            TILE_CASE(3)
+            TILE_CASE(4)
+            TILE_CASE(5)
+            TILE_CASE(6)
+#endif
+#if TILE_ROWS >= 12
+            TILE_CASE(7)
+            TILE_CASE(8)
+            TILE_CASE(9)
+            TILE_CASE(10)
+            TILE_CASE(11)
+            TILE_CASE(12)
+#endif
+        }
+        i += rows;
+    }
+}
+
+static void kernel_gemm(const struct bp_gemm *g)
+{
+    int j = 0;
+#if TILE_PANELS == 2
+    for (; g->n - j > BP_PANEL; j += 2 * BP_PANEL) {
+        int left = g->n - j - BP_PANEL;
+        stripe(2, g, j, left < BP_PANEL ? left : BP_PANEL);
+    }
+#endif
+    for (; j < g->n; j += BP_PANEL)
+        stripe(1, g, j, v16_count((size_t)j, (size_t)g->n));
+}

@@ -1,0 +1,139 @@
+/* rows.inc.h: softmax and the losses, one row after the other, written once on v16; included by each kernels_*.c.
+ *
+ * A sum along a row runs in 16 virtual lanes (element i in lane i mod 16, ascending) and ends in the fixed tree
+ * 8-4-2-1; lanes past the end of the row add +0, which changes nothing in a sum that starts at +0.
+ */
+
+/* The largest element; NaN does not count. */
+V16_INLINE bp_real row_max(int n, const bp_real *x)
+{
+    v16 max = v16_set(-(bp_real)INFINITY);
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        max = v16_max(v16_load(x + i), max);
+    if (i < n)
+        max = v16_select(v16_first(n - i), v16_max(v16_load_some(x + i, n - i), max), max);
+    return v16_max_lane(max);
+}
+
+/* sum of e^(x - max); the terms go to *y where it is not NULL (y may be x). */
+V16_INLINE bp_real row_exp_sum(int n, const bp_real *x, bp_real max, bp_real *y)
+{
+    v16 sum = v16_zero(), m = v16_set(max);
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        v16 e = v16_exp(v16_sub(v16_load(x + i), m));
+        sum = v16_add(sum, e);
+        if (y)
+            v16_store(y + i, e);
+    }
+    if (i < n) {
+        v16 e = v16_exp(v16_sub(v16_load_some(x + i, n - i), m));
+        sum = v16_add(sum, v16_select(v16_first(n - i), e, v16_zero()));
+        if (y)
+            v16_store_some(y + i, e, n - i);
+    }
+    return v16_sum(sum);
+}
+
+static void kernel_softmax(bool logarithm, int rows, int n, const bp_real *x, bp_real *y)
+{
+    for (int r = 0; r < rows; r++, x += n, y += n) {
+        bp_real max = row_max(n, x);
+        bp_real sum = row_exp_sum(n, x, max, logarithm ? NULL : y);
+        v16 m = v16_set(max), log_sum = v16_log(v16_set(sum)), inverse = v16_div(v16_set(1), v16_set(sum));
+        for (int i = 0; i < n; i += LANES) {
+            int count = v16_count((size_t)i, (size_t)n);
+            v16 v = logarithm ? v16_sub(v16_sub(v16_load_n(x + i, count), m), log_sum)
+                              : v16_mul(v16_load_n(y + i, count), inverse);
+            v16_store_n(y + i, v, count);
+        }
+    }
+}
+
+/* softmax:     dx = y (dy - <y, dy>)
+ * log_softmax: dx = dy - e^y <1, dy> */
+static void kernel_softmax_gradient(bool logarithm, int rows, int n, const bp_real *y, const bp_real *dy, bp_real *dx,
+                                    bool accumulate)
+{
+    for (int r = 0; r < rows; r++, y += n, dy += n, dx += n) {
+        v16 sum = v16_zero();
+        for (int i = 0; i < n; i += LANES) {
+            int count = v16_count((size_t)i, (size_t)n);
+            v16 d = v16_load_n(dy + i, count);
+            sum = v16_add(sum, logarithm ? d : v16_mul(v16_load_n(y + i, count), d));
+        }
+        v16 total = v16_set(v16_sum(sum));
+        for (int i = 0; i < n; i += LANES) {
+            int count = v16_count((size_t)i, (size_t)n);
+            v16 p = v16_load_n(y + i, count), d = v16_load_n(dy + i, count);
+            d = logarithm ? v16_sub(d, v16_mul(v16_exp(p), total)) : v16_mul(p, v16_sub(d, total));
+            if (accumulate)
+                d = v16_add(v16_load_n(dx + i, count), d);
+            v16_store_n(dx + i, d, count);
+        }
+    }
+}
+
+/* loss = log sum e^(x - max) - (x[label] - max), never below 0 but for a last rounding
+ * dx = scale weight (softmax - onehot) */
+static void kernel_cross_entropy(int rows, int n, const bp_real *x, const int32_t *label, const float *weight,
+                                 bp_real scale, bp_real *loss, bp_real *dx)
+{
+    for (int r = 0; r < rows; r++, x += n) {
+        bp_real max = row_max(n, x), chosen = x[label[r]];
+        bp_real sum = row_exp_sum(n, x, max, dx);
+        loss[r] = v16_lane0(v16_log(v16_set(sum))) - (chosen - max);
+        if (!dx)
+            continue;
+        bp_real factor = weight ? scale * (bp_real)weight[r] : scale, inverse = 1 / sum;
+        bp_real at_label = (dx[label[r]] * inverse - 1) * factor;
+        for (int i = 0; i < n; i += LANES) {
+            int count = v16_count((size_t)i, (size_t)n);
+            v16 p = v16_mul(v16_load_n(dx + i, count), v16_set(inverse));
+            v16_store_n(dx + i, v16_mul(p, v16_set(factor)), count);
+        }
+        dx[label[r]] = at_label;
+        dx += n;
+    }
+}
+
+/* loss = mean of log(1 + e^x) - x t; dx = scale weight (sigmoid(x) - t) / n */
+static void kernel_bce(int rows, int n, const bp_real *x, const float *target, const float *weight, bp_real scale,
+                       bp_real *loss, bp_real *dx)
+{
+    for (int r = 0; r < rows; r++, x += n, target += n) {
+        v16 sum = v16_zero(), factor = v16_set((weight ? scale * (bp_real)weight[r] : scale) / (bp_real)n);
+        for (int i = 0; i < n; i += LANES) {
+            int count = v16_count((size_t)i, (size_t)n);
+            v16 xi = v16_load_n(x + i, count), t = v16_load_float_n(target + i, count);
+            v16 hinge = v16_sub(v16_max(v16_zero(), xi), v16_mul(xi, t)); /* 0 for a sure and right answer */
+            v16 term = v16_add(hinge, v16_log1p_unit(v16_exp(v16_neg(v16_abs(xi)))));
+            sum = v16_add(sum, v16_select(v16_first(count), term, v16_zero()));
+            if (dx)
+                v16_store_n(dx + i, v16_mul(factor, v16_sub(v16_sigmoid(xi), t)), count);
+        }
+        loss[r] = v16_sum(sum) / (bp_real)n;
+        if (dx)
+            dx += n;
+    }
+}
+
+/* loss = mean of (x - t)^2; dx = scale weight 2 (x - t) / n */
+static void kernel_mse(int rows, int n, const bp_real *x, const float *target, const float *weight, bp_real scale,
+                       bp_real *loss, bp_real *dx)
+{
+    for (int r = 0; r < rows; r++, x += n, target += n) {
+        v16 sum = v16_zero(), factor = v16_set(2 * (weight ? scale * (bp_real)weight[r] : scale) / (bp_real)n);
+        for (int i = 0; i < n; i += LANES) {
+            int count = v16_count((size_t)i, (size_t)n);
+            v16 d = v16_sub(v16_load_n(x + i, count), v16_load_float_n(target + i, count));
+            sum = v16_fma(d, d, sum);
+            if (dx)
+                v16_store_n(dx + i, v16_mul(factor, d), count);
+        }
+        loss[r] = v16_sum(sum) / (bp_real)n;
+        if (dx)
+            dx += n;
+    }
+}
