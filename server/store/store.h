@@ -41,7 +41,8 @@ struct bp_store_options {
 
 /* Opens or creates the database: checks header, application id and schema version, migrates (schema/NNNN_*.sql,
  * embedded), starts the thread. The message of an error names the file and the remedy. BP_MISMATCH: another
- * application or a newer schema; BP_CORRUPT; BP_IO; BP_FULL; BP_NOMEM. The file is untouched on error. */
+ * application or a newer schema; BP_CORRUPT; BP_UNSUPPORTED: a network file system, or a file with several hard links;
+ * BP_CONFLICT: another daemon uses the directory; BP_IO; BP_FULL; BP_NOMEM. A file that is refused is untouched. */
 bp_status bp_store_open(const struct bp_store_options *options, struct bp_store **ret, struct bp_error *err);
 
 /* Finishes what is queued, checkpoints the log, closes. */
@@ -51,7 +52,9 @@ void bp_store_close(struct bp_store *store);
 typedef bp_status bp_store_fn(struct bp_db *db, void *arg, struct bp_error *err);
 
 /* Runs fn on the store's thread and returns after COMMIT (BP_OK) or with the failure. After a failed fsync every
- * call fails with BP_IO: the store is latched (bp_store_failed). BP_FULL: no space; the piece can be tried again. */
+ * call fails with BP_IO: the store is latched (bp_store_failed). BP_FULL: no space; the piece can be tried again (also the
+ * fate of the pieces of the same transaction that came before it: SQLite undoes all of it). BP_STOPPED: closing. fn
+ * runs at most once. Never from within fn or a done callback: the thread would wait for itself. */
 bp_status bp_store_write(struct bp_store *store, bp_store_fn *fn, void *arg, struct bp_error *err);
 
 /* The same without waiting; done (may be NULL) is called on the store's thread after COMMIT or failure. Metric rows
@@ -64,6 +67,10 @@ bp_status bp_store_post(struct bp_store *store, bp_store_fn *fn, void *arg, bp_s
 bp_status bp_store_read(struct bp_store *store, bp_store_fn *fn, void *arg, struct bp_error *err);
 
 bool bp_store_failed(const struct bp_store *store); /* latched: reads go on, writes fail */
+
+/* Looks through the whole file for damage, with a connection of its own, read-only: for a background thread after the
+ * start (seconds for gigabytes). BP_CORRUPT with what was found. */
+bp_status bp_store_check(struct bp_store *store, struct bp_error *err);
 
 /* "job_01j…": prefix + "_" + lower-case monotonic ULID. Thread-safe. */
 void bp_store_new_id(const char *prefix, char ret[BP_ID_SIZE]);
@@ -94,7 +101,9 @@ bp_status bp_db_dataset_list(struct bp_db *db, const char *after, int limit, bp_
                              struct bp_error *err);
 /* BP_NOT_FOUND; BP_CONFLICT while an active job uses the version (the message names one). */
 bp_status bp_db_dataset_delete(struct bp_db *db, const char *name, struct bp_error *err);
-/* Table hashes that neither a name nor a job needs: for removing files. Removes the version rows. */
+/* Table hashes that neither a name nor a job needs: for removing files. Removes the version rows. sha256 is "" where
+ * another version has the same uploaded bytes: only the table goes then. Inside a write that fails later the rows come
+ * back: remove files only after it has succeeded. */
 typedef void bp_hash_visit(void *arg, const char *table, const char *sha256);
 bp_status bp_db_dataset_sweep(struct bp_db *db, bp_hash_visit *visit, void *arg, struct bp_error *err);
 

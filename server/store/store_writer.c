@@ -1,0 +1,389 @@
+/* store_writer.c: the thread that writes, and the queue in front of it.
+ *
+ * The thread takes all that waits into one transaction: each piece runs under a savepoint, a piece that fails is
+ * undone alone, then one COMMIT with one sync serves them all, and only then are they told. While that sync runs the
+ * next pieces gather: under load a commit serves as many writers as there are.
+ *
+ * What SQLite undoes by itself (a full disk or too little memory in the middle of a statement undoes the whole
+ * transaction) is lost for every piece before it too; these get the same failure and nobody is told a success.
+ *
+ * A sync that failed cannot be repeated: the kernel may have dropped the pages and forgotten the error. From then on
+ * nothing is written (bp_store_failed); the file is as the last good commit left it.
+ *
+ * The log is copied into the database by this thread only, after its waiters have been told: in SQLite before 3.51.3
+ * two connections that write and checkpoint can corrupt it.
+ */
+#include "store/store_internal.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SWEEP_EVERY_MS 500  /* a slice of idle work at least so often while there is some, however busy we are */
+#define SWEEP_RETRY_MS 5000 /* after one that failed */
+#define IDLE_MS 1000        /* without a piece: nobody is writing */
+#define TRUNCATE_BUSY_MS 200
+#define TRUNCATE_EVERY_MS 5000
+
+/* --- the latch -------------------------------------------------------------------------------------------------- */
+static void latch(struct bp_store *store, const char *message)
+{
+    pthread_mutex_lock(&store->mutex);
+    if (!store->failed)
+        snprintf(store->failure, sizeof store->failure, "%.*s", (int)sizeof store->failure - 1, message);
+    __atomic_store_n(&store->failed, true, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(&store->mutex);
+}
+
+bool bp_store_failed(const struct bp_store *store)
+{
+    return __atomic_load_n(&store->failed, __ATOMIC_ACQUIRE);
+}
+
+static bp_status fail_latched(const struct bp_store *store, struct bp_error *err)
+{
+    return bp_fail(err, BP_IO,
+                   "the database takes no more writes after a failed one (%s); check the disk and restart",
+                   store->failure);
+}
+
+/* --- one transaction -------------------------------------------------------------------------------------------- */
+static bp_status control(struct bp_db *db, const char *sql, struct bp_error *err)
+{
+    sqlite3_stmt *stmt;
+    bp_status status = bp_db_statement(db, sql, &stmt, err);
+    return status == BP_OK ? bp_db_finish(db, stmt, sql, err) : status;
+}
+
+static void roll_back(struct bp_db *db)
+{
+    bp_db_reset(db);
+    if (!sqlite3_get_autocommit(db->handle))
+        control(db, "ROLLBACK", NULL);
+}
+
+/* Gives all pieces from first up to (not with) end the failure, where they had succeeded. */
+static void spoil(struct bp_piece *first, const struct bp_piece *end, const struct bp_error *err)
+{
+    for (struct bp_piece *p = first; p != end; p = p->next)
+        if (p->status == BP_OK) {
+            p->status = err->code;
+            p->err = *err;
+        }
+}
+
+/* Runs a piece under its savepoint. False: SQLite has undone the whole transaction. */
+static bool run_piece(struct bp_db *db, struct bp_piece *p)
+{
+    p->status = control(db, "SAVEPOINT piece", &p->err);
+    if (p->status == BP_OK) {
+        p->status = p->fn(db, p->arg, &p->err);
+        if (p->status != BP_OK && p->err.code != p->status)
+            bp_fail(&p->err, p->status, "the work was refused");
+        if (sqlite3_get_autocommit(db->handle)) {
+            if (p->status == BP_OK)
+                p->status = bp_fail(&p->err, BP_INTERNAL, "a failure inside a transaction was not reported");
+        } else {
+            if (p->status != BP_OK) {
+                bp_db_reset(db);
+                control(db, "ROLLBACK TO piece", NULL);
+            }
+            control(db, "RELEASE piece", p->status == BP_OK ? &p->err : NULL);
+        }
+    }
+    return !sqlite3_get_autocommit(db->handle);
+}
+
+static void note_fault(struct bp_store *store, const struct bp_error *err)
+{
+    if (store->writer->fault)
+        latch(store, err->message);
+}
+
+/* Runs pieces from `first` in one transaction; returns the first one that has not been run. */
+static struct bp_piece *run_group(struct bp_store *store, struct bp_piece *first)
+{
+    struct bp_db *db = store->writer;
+    struct bp_error err = {.code = BP_OK};
+    struct bp_piece *p, *end = NULL;
+    if (bp_store_failed(store))
+        fail_latched(store, &err);
+    else
+        control(db, "BEGIN IMMEDIATE", &err);
+    if (err.code == BP_OK)
+        for (p = first; p; p = p->next) {
+            bool whole = run_piece(db, p);
+            if (p->status != BP_OK && (!whole || db->fault))
+                err = p->err;
+            if (err.code != BP_OK) {
+                end = p->next;
+                break;
+            }
+        }
+    if (err.code == BP_OK)
+        control(db, "COMMIT", &err);
+    if (err.code != BP_OK) {
+        roll_back(db);
+        note_fault(store, &err);
+        spoil(first, end, &err);
+    } else
+        __atomic_add_fetch(&store->commits, 1, __ATOMIC_RELAXED);
+    return end;
+}
+
+uint64_t bp_store_commits(struct bp_store *store)
+{
+    return __atomic_load_n(&store->commits, __ATOMIC_RELAXED);
+}
+
+/* Tells everybody from `first` up to `end`. */
+static void complete(struct bp_store *store, struct bp_piece *first, const struct bp_piece *end)
+{
+    struct bp_piece *next, *posted = NULL, **tail = &posted;
+    pthread_mutex_lock(&store->mutex);
+    for (struct bp_piece *p = first; p != end; p = next) {
+        next = p->next; /* a waiting thread takes its piece away as soon as we let go of the mutex */
+        if (p->posted) {
+            *tail = p;
+            tail = &p->next;
+        } else {
+            p->complete = true;
+            pthread_cond_signal(&p->cond);
+        }
+    }
+    pthread_mutex_unlock(&store->mutex);
+    *tail = NULL;
+    for (; posted; posted = next) {
+        next = posted->next;
+        if (posted->done)
+            posted->done(posted->arg, posted->status, posted->status == BP_OK ? NULL : &posted->err);
+        free(posted);
+    }
+}
+
+/* --- the log ---------------------------------------------------------------------------------------------------- */
+static void checkpoint_log(struct bp_store *store, int mode)
+{
+    struct bp_db *db = store->writer;
+    struct bp_error err;
+    int in_log, copied;
+    int rc = sqlite3_wal_checkpoint_v2(db->handle, "main", mode, &in_log, &copied);
+    db->log_pages = rc == SQLITE_OK && in_log == copied ? 0 : db->log_pages;
+    if (rc == SQLITE_OK || (rc & 0xff) == SQLITE_BUSY)
+        return; /* busy: a reader still needs the log; the next time will do */
+    bp_db_fail(db, rc, "copying the log into the database", &err);
+    note_fault(store, &err);
+}
+
+static void tend_log(struct bp_store *store)
+{
+    struct bp_db *db = store->writer;
+    if (db->log_pages < BP_WAL_PAGES || bp_store_failed(store))
+        return;
+    checkpoint_log(store, SQLITE_CHECKPOINT_PASSIVE);
+    int64_t now = bp_store_ticks();
+    if ((int64_t)db->log_pages * BP_PAGE_SIZE < BP_WAL_MAX || now < store->truncate_at || bp_store_failed(store))
+        return;
+    /* Some reader kept the log from starting over. Wait for a gap between readers, but not for long. */
+    sqlite3_busy_timeout(db->handle, TRUNCATE_BUSY_MS);
+    checkpoint_log(store, SQLITE_CHECKPOINT_TRUNCATE);
+    sqlite3_busy_timeout(db->handle, BP_BUSY_MS);
+    store->truncate_at = now + TRUNCATE_EVERY_MS;
+}
+
+/* --- idle work -------------------------------------------------------------------------------------------------- */
+void bp_store_want_sweep(struct bp_store *store)
+{
+    pthread_mutex_lock(&store->mutex);
+    store->sweep_at = 0;
+    pthread_cond_signal(&store->work);
+    pthread_mutex_unlock(&store->mutex);
+}
+
+static void sweep(struct bp_store *store)
+{
+    struct bp_error err = {.code = BP_OK};
+    int64_t after = -1;
+    pthread_mutex_lock(&store->mutex);
+    store->sweep_at = INT64_MAX; /* whoever wants a sweep from here on gets another */
+    pthread_mutex_unlock(&store->mutex);
+    if (bp_store_failed(store))
+        return;
+    bool idle = bp_store_ticks() - store->busy_at >= IDLE_MS;
+    if (bp_store_sweep_slice(store->writer, idle, &after, &err) != BP_OK) {
+        roll_back(store->writer);
+        note_fault(store, &err);
+        after = SWEEP_RETRY_MS;
+    }
+    if (idle && after < 0 && store->writer->log_pages > 0)
+        checkpoint_log(store, SQLITE_CHECKPOINT_PASSIVE); /* the file shrinks only now */
+    tend_log(store);
+    if (after < 0)
+        return;
+    int64_t at = bp_store_ticks() + after;
+    pthread_mutex_lock(&store->mutex);
+    store->sweep_at = at < store->sweep_at ? at : store->sweep_at;
+    pthread_mutex_unlock(&store->mutex);
+}
+
+/* --- the thread ------------------------------------------------------------------------------------------------- */
+/* Takes the front of the queue: all of it, but no more bytes than make a healthy transaction. */
+static struct bp_piece *take(struct bp_store *store)
+{
+    struct bp_piece *first = store->head, **link = &store->head;
+    size_t weight = 0;
+    while (*link && (link == &store->head || weight + (*link)->weight <= BP_TRANSACTION_BYTES)) {
+        weight += (*link)->weight;
+        store->queued--;
+        store->waiting -= !(*link)->posted;
+        link = &(*link)->next;
+    }
+    struct bp_piece *rest = *link;
+    *link = NULL;
+    store->head = rest;
+    if (!rest)
+        store->tail = &store->head;
+    return first;
+}
+
+static void wait_until(struct bp_store *store, int64_t ms)
+{
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+    if (ms == INT64_MAX)
+        pthread_cond_wait(&store->work, &store->mutex);
+    else
+        pthread_cond_timedwait(&store->work, &store->mutex, &t);
+}
+
+enum what { RUN, SWEEP, END };
+
+/* Waits for something to do. Posted work may wait for company, as long as nobody waits for it. */
+static enum what wait_for_work(struct bp_store *store, struct bp_piece **ret)
+{
+    enum what what;
+    pthread_mutex_lock(&store->mutex);
+    for (;;) {
+        int64_t now = bp_store_ticks(), due = INT64_MAX;
+        if (store->head) {
+            bool at_once = store->waiting > 0 || store->closing || store->queued >= BP_LINGER_PIECES;
+            due = at_once ? 0 : store->head->queued_at + BP_LINGER_MS;
+        }
+        bool sweep_due = now >= store->sweep_at && !store->closing;
+        if (sweep_due && (due > now || now - store->swept_at >= SWEEP_EVERY_MS)) {
+            store->swept_at = now;
+            what = SWEEP;
+            break;
+        }
+        if (due <= now) {
+            *ret = take(store);
+            what = RUN;
+            break;
+        }
+        if (store->closing) {
+            what = END;
+            break;
+        }
+        wait_until(store, due < store->sweep_at ? due : store->sweep_at);
+    }
+    pthread_mutex_unlock(&store->mutex);
+    return what;
+}
+
+static void *writer_main(void *arg)
+{
+    struct bp_store *store = arg;
+    struct bp_piece *first, *end;
+    enum what what;
+    while ((what = wait_for_work(store, &first)) != END) {
+        if (what == SWEEP) {
+            sweep(store);
+            continue;
+        }
+        for (; first; first = end) {
+            end = run_group(store, first);
+            complete(store, first, end);
+        }
+        store->busy_at = bp_store_ticks();
+        tend_log(store);
+    }
+    return NULL;
+}
+
+bp_status bp_store_writer_start(struct bp_store *store, struct bp_error *err)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the program's own thread */
+    int rc = pthread_create(&store->thread, NULL, writer_main, store);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc == 0 ? BP_OK : bp_fail(err, BP_NOMEM, "cannot start the store's thread: %s", strerror(rc));
+}
+
+void bp_store_writer_stop(struct bp_store *store)
+{
+    pthread_mutex_lock(&store->mutex);
+    store->closing = true;
+    pthread_cond_signal(&store->work);
+    pthread_mutex_unlock(&store->mutex);
+    pthread_join(store->thread, NULL);
+    if (!bp_store_failed(store))
+        checkpoint_log(store, SQLITE_CHECKPOINT_TRUNCATE);
+}
+
+/* --- handing in ------------------------------------------------------------------------------------------------- */
+/* Under the mutex. False: closing. */
+static bool enqueue(struct bp_store *store, struct bp_piece *p)
+{
+    if (store->closing)
+        return false;
+    p->queued_at = bp_store_ticks();
+    *store->tail = p;
+    store->tail = &p->next;
+    store->queued++;
+    store->waiting += !p->posted;
+    /* Wake the thread for what it would not notice by itself: the first piece, a waiter, a full house. */
+    if (!p->posted || store->queued == 1 || store->queued == BP_LINGER_PIECES)
+        pthread_cond_signal(&store->work);
+    return true;
+}
+
+bp_status bp_store_write_heavy(struct bp_store *store, bp_store_fn *fn, void *arg, size_t weight,
+                               struct bp_error *err)
+{
+    struct bp_piece p = {.fn = fn, .arg = arg, .weight = weight};
+    pthread_cond_init(&p.cond, NULL);
+    pthread_mutex_lock(&store->mutex);
+    bool taken = enqueue(store, &p);
+    while (taken && !p.complete)
+        pthread_cond_wait(&p.cond, &store->mutex);
+    pthread_mutex_unlock(&store->mutex);
+    pthread_cond_destroy(&p.cond);
+    if (!taken)
+        return bp_fail(err, BP_STOPPED, "the store is closing");
+    if (p.status != BP_OK && err)
+        *err = p.err;
+    return p.status;
+}
+
+bp_status bp_store_write(struct bp_store *store, bp_store_fn *fn, void *arg, struct bp_error *err)
+{
+    return bp_store_write_heavy(store, fn, arg, 0, err);
+}
+
+bp_status bp_store_post(struct bp_store *store, bp_store_fn *fn, void *arg, bp_store_done *done)
+{
+    struct bp_piece *p = calloc(1, sizeof *p);
+    if (!p)
+        return BP_NOMEM;
+    p->fn = fn;
+    p->arg = arg;
+    p->done = done;
+    p->posted = true;
+    pthread_mutex_lock(&store->mutex);
+    bool taken = enqueue(store, p);
+    pthread_mutex_unlock(&store->mutex);
+    if (!taken)
+        free(p);
+    return taken ? BP_OK : BP_STOPPED;
+}
