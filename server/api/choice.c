@@ -1,8 +1,6 @@
 /* choice.c: what requests about a job's weights have in common (see choice.h). */
 #include "api/choice.h"
 
-#include <math.h>
-
 bool bp_api_choose(struct bp_request *request, struct bp_reply *reply, struct bp_app *app, struct bp_choice *ret)
 {
     struct bp_error err;
@@ -37,11 +35,4 @@ void bp_api_faults(struct bp_reply *reply, const char *code, const char *detail,
     bp_problem(reply, 422, code, "%s", detail);
     if (problems->errors)
         bp_problem_member(reply, "errors", json_incref(problems->errors));
-}
-
-json_t *bp_api_number(double value)
-{
-    if (isfinite(value))
-        return json_real(value);
-    return json_string(isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity");
 }

@@ -11,7 +11,4 @@ bool bp_api_choose(struct bp_request *request, struct bp_reply *reply, struct bp
 /* Replies 422 with all the faults found, under a code and a title sentence. */
 void bp_api_faults(struct bp_reply *reply, const char *code, const char *detail, const struct bp_problems *problems);
 
-/* A number of JSON, or the string that stands for what is not finite. New reference or NULL. */
-json_t *bp_api_number(double value);
-
 #endif

@@ -14,6 +14,7 @@
 #include "api/common.h"
 #include "config.h"
 #include "jobs/predictor.h"
+#include "json_text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -352,7 +353,7 @@ static void add_metrics(json_t *metrics, const struct evaluation *e, int h)
         const char *target = graph->nheads > 1 ? bp_transform_target(network->transform, h)->name : "";
         snprintf(name, sizeof name, "%s%s%s", target, *target ? "_" : "", bp_metric_name((enum bp_metric)m));
         json_object_set_new(metrics, name,
-                            bp_api_number(bp_accumulator_value(&e->accumulators[h], (enum bp_metric)m)));
+                            bp_json_number(bp_accumulator_value(&e->accumulators[h], (enum bp_metric)m)));
     }
 }
 
@@ -378,7 +379,7 @@ static void reply_result(struct bp_reply *reply, const struct evaluation *e)
         json_pack("{s:s, s:s, s:s, s:b, s:s, s:s, s:I, s:I, s:o, s:o, s:o}", "object", "evaluation", "job",
                   e->predictor->job, "checkpoint", e->predictor->checkpoint, "best", e->predictor->best, "dataset",
                   e->dataset, "split", part_names[e->part], "rows", (json_int_t)e->nrows, "excluded",
-                  (json_int_t)e->excluded, "loss", bp_api_number(loss), "metrics", metrics, "confusion", confusion);
+                  (json_int_t)e->excluded, "loss", bp_json_number(loss), "metrics", metrics, "confusion", confusion);
     bp_reply_json(reply, 200, result);
 }
 

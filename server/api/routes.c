@@ -39,5 +39,16 @@ const struct bp_route bp_routes[] = {
     {"GET", "/v1/jobs/{}/events", bp_api_events, BP_RUN_INLINE, BP_BODY_NONE, 0, "after limit render",
      "the log of what happened"},
     {"GET", "/v1/jobs/{}/checkpoints", bp_api_checkpoints, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "stored checkpoints"},
+
+    {"GET", "/v1/jobs/{}/weights", bp_api_weights, BP_RUN_POOL, BP_BODY_NONE, 0, "format checkpoint",
+     "the trained weights: safetensors, npz or json"},
+    {"GET", "/v1/jobs/{}/weights.safetensors", bp_api_weights_safetensors, BP_RUN_POOL, BP_BODY_NONE, 0, "checkpoint",
+     "the same for curl -OJ"},
+    {"GET", "/v1/jobs/{}/weights.npz", bp_api_weights_npz, BP_RUN_POOL, BP_BODY_NONE, 0, "checkpoint",
+     "the same for NumPy"},
+    {"POST", "/v1/jobs/{}/predict", bp_api_predict, BP_RUN_POOL, BP_BODY_BUFFER, BP_PREDICT_BODY_MAX,
+     "checkpoint render", "predict rows: JSON or CSV"},
+    {"POST", "/v1/jobs/{}/evaluate", bp_api_evaluate, BP_RUN_DATA, BP_BODY_OPTIONAL, 0, "checkpoint",
+     "loss, metrics and confusion matrix on a split"},
     {NULL, NULL, NULL, BP_RUN_INLINE, BP_BODY_NONE, 0, NULL, NULL},
 };
