@@ -1,0 +1,409 @@
+/* fields_model.c: the families of the field table: layers, activations, initializers, losses, optimizers, schedules,
+ * metrics, with the parameters of each kind.
+ *
+ * Rows only, no logic. Kinds without BP_LATER are what the engine builds; plan.c maps their names to the engine's.
+ */
+#include "jobs/fields.h"
+
+#define N(array) (sizeof(array) / sizeof((array)[0]))
+#define FIELDS(array)                                                                                                \
+    {                                                                                                                \
+        array, N(array)                                                                                              \
+    }
+#define NONE                                                                                                         \
+    {                                                                                                                \
+        NULL, 0                                                                                                      \
+    }
+#define REAL(n, lo, hi, f, init, alias, text)                                                                        \
+    {                                                                                                                \
+        .name = n, .value = BP_VALUE_REAL, .min = lo, .max = hi, .flags = f, .initial = init, .aliases = alias,      \
+        .help = text                                                                                                 \
+    }
+#define INT(n, lo, hi, f, init, alias, text)                                                                         \
+    {                                                                                                                \
+        .name = n, .value = BP_VALUE_INT, .min = lo, .max = hi, .flags = f, .initial = init, .aliases = alias,       \
+        .help = text                                                                                                 \
+    }
+#define BOOL(n, f, init, alias, text)                                                                                \
+    {                                                                                                                \
+        .name = n, .value = BP_VALUE_BOOL, .flags = f, .initial = init, .aliases = alias, .help = text               \
+    }
+
+/* --- activations ------------------------------------------------------------------------------------------------- */
+static const struct bp_field leaky_relu[] = {
+    REAL("negative_slope", 0, 1, BP_OPEN_MAX, "0.01", "alpha slope", "slope below zero"),
+};
+static const struct bp_field elu[] = {
+    REAL("alpha", 0, 1e6, BP_OPEN_MIN, "1.0", NULL, "the value far below zero is -alpha"),
+};
+static const struct bp_field softmax[] = {
+    INT("axis", -4, 4, BP_LATER, "-1", "dim", "the axis that sums to 1: the last one"),
+};
+
+#define FLAT                                                                                                         \
+    "a step has slope 0 everywhere but at the jump, so no error signal can pass back through it: use sigmoid or "    \
+    "tanh (smooth steps), hard_sigmoid, or relu"
+static const struct bp_kind activations[] = {
+    {"linear", "identity none", 0, NONE, NULL, "f(x) = x"},
+    {"relu", "rectifier rectified_linear", 0, NONE, NULL, "max(0, x)"},
+    {"leaky_relu", "lrelu", 0, FIELDS(leaky_relu), NULL, "x above zero, negative_slope x below"},
+    {"elu", NULL, 0, FIELDS(elu), NULL, "x above zero, alpha (e^x - 1) below"},
+    {"selu", NULL, 0, NONE, NULL, "scaled elu that keeps mean 0 and variance 1"},
+    {"gelu", NULL, 0, NONE, NULL, "x Phi(x), with the exact normal distribution"},
+    {"silu", "swish", 0, NONE, NULL, "x sigmoid(x)"},
+    {"mish", NULL, 0, NONE, NULL, "x tanh(softplus(x))"},
+    {"sigmoid", "logistic", 0, NONE, NULL, "1 / (1 + e^-x)"},
+    {"tanh", "hyperbolic_tangent", 0, NONE, NULL, "hyperbolic tangent"},
+    {"softplus", NULL, 0, NONE, NULL, "log(1 + e^x)"},
+    {"softsign", NULL, 0, NONE, NULL, "x / (1 + |x|)"},
+    {"hard_sigmoid", NULL, 0, NONE, NULL, "clamp(x / 6 + 1/2, 0, 1)"},
+    {"relu6", NULL, 0, NONE, NULL, "min(max(0, x), 6)"},
+    {"softmax", NULL, 0, FIELDS(softmax), NULL, "e^x / sum e^x: shares that sum to 1"},
+    {"log_softmax", NULL, 0, FIELDS(softmax), NULL, "the logarithm of softmax"},
+    {"step", "heaviside threshold binary_step", 0, NONE, FLAT, "0 or 1"},
+    {"sign", "signum hardlims", 0, NONE, FLAT, "-1 or 1"},
+};
+const struct bp_family bp_activations = {
+    .what = "activation", .plural = "activations", .tag = "type", .kinds = activations, .n = N(activations)};
+
+/* --- initializers ------------------------------------------------------------------------------------------------ */
+static const struct bp_field constant[] = {REAL("value", -1e6, 1e6, 0, "0.0", NULL, "the value of every element")};
+static const struct bp_field uniform[] = {
+    REAL("low", -1e6, 1e6, 0, "-0.05", "minval a", "lower limit"),
+    REAL("high", -1e6, 1e6, 0, "0.05", "maxval b", "upper limit"),
+};
+static const struct bp_field normal[] = {
+    REAL("mean", -1e6, 1e6, 0, "0.0", NULL, "mean"),
+    REAL("std", 0, 1e6, 0, "0.05", "stddev sigma", "standard deviation"),
+};
+static const struct bp_field orthogonal[] = {REAL("gain", 0, 1e6, BP_OPEN_MIN, "1.0", NULL, "factor")};
+static const struct bp_kind initializers[] = {
+    {"zeros", "zero zeros_", 0, NONE, NULL, "all 0"},
+    {"ones", "one ones_", 0, NONE, NULL, "all 1"},
+    {"constant", "constant_", 0, FIELDS(constant), NULL, "all the same value"},
+    {"uniform", "random_uniform uniform_", 0, FIELDS(uniform), NULL, "uniform between low and high"},
+    {"normal", "random_normal normal_", 0, FIELDS(normal), NULL, "normal"},
+    {"truncated_normal", "trunc_normal trunc_normal_", 0, FIELDS(normal), NULL, "normal, cut at two deviations"},
+    {"glorot_uniform", "xavier_uniform xavier_uniform_ xavier", 0, NONE, NULL, "U(+-sqrt(6 / (in + out)))"},
+    {"glorot_normal", "xavier_normal xavier_normal_", 0, NONE, NULL, "deviation sqrt(2 / (in + out))"},
+    {"he_uniform", "kaiming_uniform_relu he", 0, NONE, NULL, "U(+-sqrt(6 / in))"},
+    {"he_normal", "kaiming_normal kaiming_normal_", 0, NONE, NULL, "deviation sqrt(2 / in)"},
+    {"lecun_uniform", NULL, 0, NONE, NULL, "U(+-sqrt(3 / in))"},
+    {"lecun_normal", "lecun", 0, NONE, NULL, "deviation sqrt(1 / in)"},
+    {"orthogonal", "orthogonal_", 0, FIELDS(orthogonal), NULL, "orthonormal rows or columns, times gain"},
+    {"kaiming_uniform", "kaiming_uniform_ torch default", 0, NONE, NULL,
+     "U(+-1 / sqrt(in)): what PyTorch gives a linear layer, weights and biases"},
+};
+const struct bp_family bp_initializers = {
+    .what = "initializer", .plural = "initializers", .tag = "type", .kinds = initializers, .n = N(initializers)};
+
+/* --- layers ------------------------------------------------------------------------------------------------------ */
+static const struct bp_field name_item = {
+    .name = "name", .value = BP_VALUE_STRING, .min = 1, .max = BP_LAYER_NAME_MAX};
+static const struct bp_field layer_common[] = {
+    {.name = "name",
+     .value = BP_VALUE_STRING,
+     .min = 1,
+     .max = BP_LAYER_NAME_MAX,
+     .text = bp_text_layer,
+     .help = "unique; names its tensors (name.weight); by default dense_1, dropout_1, …"},
+    {.name = "inputs",
+     .value = BP_VALUE_LIST,
+     .flags = BP_NULLABLE | BP_LATER | BP_SINGLE,
+     .min = 1,
+     .max = 16,
+     .item = &name_item,
+     .help = "names of the layers it reads; the default is the layer above"},
+    BOOL("trainable", BP_LATER, "true", NULL, "false freezes its parameters"),
+};
+
+#define ACTIVATION                                                                                                   \
+    {                                                                                                                \
+        .name = "activation", .value = BP_VALUE_TYPED, .initial = "\"linear\"", .family = &bp_activations,           \
+        .help = "applied to its result"                                                                              \
+    }
+#define INITIALIZERS                                                                                                 \
+    {.name = "kernel_initializer",                                                                                   \
+     .value = BP_VALUE_TYPED,                                                                                        \
+     .initial = "\"kaiming_uniform\"",                                                                               \
+     .family = &bp_initializers,                                                                                     \
+     .aliases = "weight_initializer initializer init kernel_init",                                                   \
+     .help = "the first weights"},                                                                                   \
+    {                                                                                                                \
+        .name = "bias_initializer", .value = BP_VALUE_TYPED, .initial = "\"kaiming_uniform\"",                       \
+        .family = &bp_initializers, .aliases = "bias_init", .help = "the first biases"                               \
+    }
+#define USE_BIAS BOOL("use_bias", 0, "true", "bias", "adds a bias to each unit")
+#define PENALTIES                                                                                                    \
+    REAL("l1", 0, 1e6, 0, "0.0", NULL, "penalty l1 |w| on its weights"),                                             \
+        REAL("l2", 0, 1e6, 0, "0.0", NULL, "penalty l2 w^2 on its weights")
+
+static const struct bp_field dense[] = {
+    INT("units", 1, BP_UNITS_MAX, BP_REQUIRED | BP_AUTO, NULL, "out_features size neurons width",
+        "how many units; \"auto\" in the last layer: as many as the target needs"),
+    ACTIVATION,
+    USE_BIAS,
+    INITIALIZERS,
+    PENALTIES,
+    {.name = "weights",
+     .value = BP_VALUE_ANY,
+     .flags = BP_NULLABLE | BP_LATER,
+     .help = "literal weights [units][in]"},
+    {.name = "biases", .value = BP_VALUE_ANY, .flags = BP_NULLABLE | BP_LATER, .help = "literal biases [units]"},
+};
+static const struct bp_field conv[] = {
+    INT("filters", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "out_channels", "how many filters"),
+    {.name = "kernel_size", .value = BP_VALUE_ANY, .flags = BP_REQUIRED, .help = "extent of the window"},
+    {.name = "strides", .value = BP_VALUE_ANY, .initial = "1", .aliases = "stride", .help = "step of the window"},
+    {.name = "padding", .value = BP_VALUE_ANY, .initial = "\"valid\"", .help = "valid, same, or a number"},
+    {.name = "dilation", .value = BP_VALUE_ANY, .initial = "1", .aliases = "dilation_rate", .help = "window spacing"},
+    INT("groups", 1, BP_UNITS_MAX, 0, "1", NULL, "channel groups that do not mix"),
+    ACTIVATION,
+    USE_BIAS,
+    INITIALIZERS,
+    PENALTIES,
+};
+static const struct bp_field depthwise[] = {
+    INT("depth_multiplier", 1, 1024, 0, "1", NULL, "filters per channel"),
+    {.name = "kernel_size", .value = BP_VALUE_ANY, .flags = BP_REQUIRED, .help = "extent of the window"},
+    {.name = "strides", .value = BP_VALUE_ANY, .initial = "1", .aliases = "stride", .help = "step of the window"},
+    {.name = "padding", .value = BP_VALUE_ANY, .initial = "\"valid\"", .help = "valid, same, or a number"},
+    {.name = "dilation", .value = BP_VALUE_ANY, .initial = "1", .aliases = "dilation_rate", .help = "window spacing"},
+    ACTIVATION,
+    USE_BIAS,
+    INITIALIZERS,
+    PENALTIES,
+};
+static const struct bp_field pool[] = {
+    {.name = "pool_size", .value = BP_VALUE_ANY, .initial = "2", .aliases = "kernel_size", .help = "window"},
+    {.name = "strides",
+     .value = BP_VALUE_ANY,
+     .flags = BP_NULLABLE,
+     .initial = "null",
+     .aliases = "stride",
+     .help = "step of the window: pool_size"},
+    {.name = "padding", .value = BP_VALUE_ANY, .initial = "\"valid\"", .help = "valid, same, or a number"},
+};
+static const struct bp_field shape_item = INT("shape", 1, 2147483647.0, 0, NULL, NULL, "an extent");
+static const struct bp_field reshape[] = {
+    {.name = "shape",
+     .value = BP_VALUE_LIST,
+     .flags = BP_REQUIRED,
+     .min = 1,
+     .max = 4,
+     .item = &shape_item,
+     .aliases = "target_shape",
+     .help = "the new shape of one sample"},
+};
+#define AFFINE BOOL("affine", 0, "true", NULL, "learns a factor and an offset")
+static const struct bp_field batch_norm[] = {
+    REAL("eps", 0, 1, BP_OPEN_MIN, "1e-5", "epsilon", "added to the variance"),
+    REAL("momentum", 0, 1, 0, "0.1", NULL, "weight of the new batch in the running statistics"),
+    AFFINE,
+};
+static const struct bp_field layer_norm[] = {
+    REAL("eps", 0, 1, BP_OPEN_MIN, "1e-5", "epsilon", "added to the variance"), AFFINE};
+static const struct bp_field group_norm[] = {
+    INT("groups", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "num_groups", "groups of channels"),
+    REAL("eps", 0, 1, BP_OPEN_MIN, "1e-5", "epsilon", "added to the variance"), AFFINE};
+static const struct bp_field dropout[] = {
+    REAL("rate", 0, 1, BP_REQUIRED | BP_OPEN_MAX, NULL, "p prob", "share of elements set to 0 in training"),
+};
+static const struct bp_field embedding[] = {
+    INT("input_dim", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "num_embeddings", "levels"),
+    INT("output_dim", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "embedding_dim", "numbers per level"),
+};
+static const struct bp_field activation[] = {
+    {.name = "activation",
+     .value = BP_VALUE_TYPED,
+     .flags = BP_REQUIRED,
+     .family = &bp_activations,
+     .aliases = "function",
+     .help = "the function"},
+};
+static const struct bp_field concat[] = {INT("axis", -4, 4, 0, "0", "dim", "joined along: the channels")};
+static const struct bp_field recurrent[] = {
+    INT("units", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "hidden_size", "size of the state"),
+    BOOL("return_sequences", 0, "false", NULL, "every step's state, not the last one only"),
+    BOOL("reverse", 0, "false", "go_backwards", "reads from the end"),
+    USE_BIAS,
+    INITIALIZERS,
+};
+static const struct bp_field attention[] = {
+    INT("heads", 1, 1024, BP_REQUIRED, NULL, "num_heads", "heads"),
+    INT("key_dim", 1, BP_UNITS_MAX, BP_NULLABLE, "null", NULL, "size of a head: features / heads"),
+    BOOL("causal", 0, "false", NULL, "looks back only"),
+    REAL("dropout", 0, 1, BP_OPEN_MAX, "0.0", NULL, "dropout on the attention weights"),
+};
+
+static const struct bp_kind layers[] = {
+    {"dense", "linear fully_connected fc", 0, FIELDS(dense), NULL, "activation(W x + b)"},
+    {"conv1d", NULL, BP_LATER, FIELDS(conv), NULL, "convolution over one axis"},
+    {"conv2d", "conv", BP_LATER, FIELDS(conv), NULL, "convolution over height and width"},
+    {"depthwise_conv2d", NULL, BP_LATER, FIELDS(depthwise), NULL, "one convolution per channel"},
+    {"max_pool2d", "max_pooling2d max_pool", BP_LATER, FIELDS(pool), NULL, "largest value of a window"},
+    {"avg_pool2d", "average_pooling2d avg_pool", BP_LATER, FIELDS(pool), NULL, "mean of a window"},
+    {"global_avg_pool2d", "global_average_pooling2d", BP_LATER, NONE, NULL, "mean of each channel"},
+    {"flatten", NULL, 0, NONE, NULL, "any shape as one vector"},
+    {"reshape", NULL, BP_LATER, FIELDS(reshape), NULL, "the same elements in another shape"},
+    {"batch_norm", "batch_norm1d batch_norm2d batch_normalization", BP_LATER, FIELDS(batch_norm), NULL,
+     "normalizes over the batch"},
+    {"layer_norm", "layer_normalization", BP_LATER, FIELDS(layer_norm), NULL, "normalizes over a sample"},
+    {"group_norm", "group_normalization", BP_LATER, FIELDS(group_norm), NULL, "normalizes over groups of channels"},
+    {"dropout", NULL, 0, FIELDS(dropout), NULL, "sets elements to 0 at random in training"},
+    {"embedding", NULL, BP_LATER, FIELDS(embedding), NULL, "a vector per category"},
+    {"activation", NULL, 0, FIELDS(activation), NULL, "an activation on its own"},
+    {"add", NULL, BP_LATER, NONE, NULL, "sum of its inputs"},
+    {"multiply", "mul", BP_LATER, NONE, NULL, "product of its inputs"},
+    {"concat", "concatenate cat", BP_LATER, FIELDS(concat), NULL, "its inputs side by side"},
+    {"simple_rnn", "rnn", BP_LATER, FIELDS(recurrent), NULL, "simple recurrent layer"},
+    {"lstm", NULL, BP_LATER, FIELDS(recurrent), NULL, "long short-term memory"},
+    {"gru", NULL, BP_LATER, FIELDS(recurrent), NULL, "gated recurrent unit"},
+    {"multi_head_attention", "attention", BP_LATER, FIELDS(attention), NULL, "self-attention"},
+};
+const struct bp_family bp_layers = {.what = "layer",
+                                    .plural = "layers",
+                                    .tag = "type",
+                                    .object = true,
+                                    .kinds = layers,
+                                    .n = N(layers),
+                                    .common = FIELDS(layer_common)};
+
+/* --- losses ------------------------------------------------------------------------------------------------------ */
+#define SMOOTHING REAL("label_smoothing", 0, 1, BP_OPEN_MAX | BP_LATER, "0.0", NULL, "share given to all classes")
+static const struct bp_field smoothed[] = {SMOOTHING};
+static const struct bp_field huber[] = {
+    REAL("delta", 0, 1e6, BP_OPEN_MIN, "1.0", "beta", "where squares turn linear")};
+static const struct bp_field quantile[] = {
+    REAL("q", 0, 1, BP_REQUIRED | BP_OPEN_MIN | BP_OPEN_MAX, NULL, "tau", "level")};
+static const struct bp_kind losses[] = {
+    {"cross_entropy",
+     "categorical_crossentropy sparse_categorical_crossentropy cross_entropy_loss crossentropy softmax_cross_entropy "
+     "log_loss",
+     0, FIELDS(smoothed), NULL, "-log softmax(z)[label], on logits z"},
+    {"bce", "binary_crossentropy binary_cross_entropy bce_with_logits_loss bce_with_logits bce_loss", 0,
+     FIELDS(smoothed), NULL, "-(t log s + (1 - t) log(1 - s)), s = sigmoid(z), on logits z"},
+    {"mse", "mean_squared_error mse_loss squared_error l2_loss", 0, NONE, NULL, "mean of (y - t)^2"},
+    {"mae", "mean_absolute_error l1_loss", BP_LATER, NONE, NULL, "mean of |y - t|"},
+    {"huber", "huber_loss smooth_l1_loss", BP_LATER, FIELDS(huber), NULL, "squares near 0, absolute values beyond"},
+    {"hinge", "hinge_loss", BP_LATER, NONE, NULL, "max(0, 1 - t y)"},
+    {"poisson", "poisson_nll_loss", BP_LATER, NONE, NULL, "for counts"},
+    {"quantile", "pinball", BP_LATER, FIELDS(quantile), NULL, "for a quantile"},
+    {"kl_div", "kl_divergence kl_div_loss kullback_leibler_divergence", BP_LATER, NONE, NULL,
+     "divergence between distributions"},
+};
+const struct bp_family bp_losses = {
+    .what = "loss", .plural = "losses", .tag = "type", .kinds = losses, .n = N(losses)};
+
+/* --- optimizers -------------------------------------------------------------------------------------------------- */
+#define LR(init) REAL("lr", 0, 1e4, BP_OPEN_MIN, init, "learning_rate eta step_size", "learning rate")
+#define DECAY(init, text) REAL("weight_decay", 0, 1e4, 0, init, "wd decay", text)
+#define EPS(init) REAL("eps", 0, 1, BP_OPEN_MIN, init, "epsilon", "keeps the division finite")
+#define MOMENTUM REAL("momentum", 0, 1, BP_OPEN_MAX, "0.0", "mu", "share of the last velocity that is kept")
+#define ADDED "weight decay, added to the gradient"
+#define DECOUPLED "weight decay, apart from the gradient"
+static const struct bp_field beta_item = REAL("beta", 0, 1, BP_OPEN_MAX, NULL, NULL, "decay of a moment");
+#define BETAS(init)                                                                                                  \
+    {                                                                                                                \
+        .name = "betas", .value = BP_VALUE_LIST, .min = 2, .max = 2, .initial = init, .item = &beta_item,            \
+        .help = "decay of the first and the second moment"                                                           \
+    }
+static const struct bp_field sgd[] = {
+    LR("0.001"), MOMENTUM, REAL("dampening", 0, 1, 0, "0.0", NULL, "share of the gradient kept out of the velocity"),
+    BOOL("nesterov", 0, "false", NULL, "looks ahead along the velocity; needs momentum above 0, dampening 0"),
+    DECAY("0.0", ADDED)};
+static const struct bp_field adam[] = {LR("0.001"), BETAS("[0.9, 0.999]"), EPS("1e-8"), DECAY("0.0", ADDED),
+                                       BOOL("amsgrad", BP_LATER, "false", NULL, "keeps the largest second moment")};
+static const struct bp_field adamw[] = {LR("0.001"), BETAS("[0.9, 0.999]"), EPS("1e-8"), DECAY("0.01", DECOUPLED),
+                                        BOOL("amsgrad", BP_LATER, "false", NULL, "keeps the largest second moment")};
+static const struct bp_field rmsprop[] = {LR("0.01"), REAL("alpha", 0, 1, BP_OPEN_MAX, "0.99", "rho", "decay"),
+                                          EPS("1e-8"), MOMENTUM, DECAY("0.0", ADDED)};
+static const struct bp_field adagrad[] = {
+    LR("0.01"), REAL("initial_accumulator", 0, 1e6, 0, "0.0", NULL, "first value of the sums"), EPS("1e-10"),
+    DECAY("0.0", ADDED)};
+static const struct bp_field adadelta[] = {LR("1.0"), REAL("rho", 0, 1, BP_OPEN_MAX, "0.9", NULL, "decay"),
+                                           EPS("1e-6"), DECAY("0.0", ADDED)};
+static const struct bp_field nadam[] = {LR("0.002"), BETAS("[0.9, 0.999]"), EPS("1e-8"), DECAY("0.0", ADDED)};
+static const struct bp_field lion[] = {LR("0.0001"), BETAS("[0.9, 0.99]"), DECAY("0.0", DECOUPLED)};
+static const struct bp_kind optimizers[] = {
+    {"sgd", "gradient_descent momentum", 0, FIELDS(sgd), NULL, "v = mu v + g; p -= lr v"},
+    {"rmsprop", NULL, BP_LATER, FIELDS(rmsprop), NULL, "divides by a running root mean square"},
+    {"adagrad", NULL, BP_LATER, FIELDS(adagrad), NULL, "divides by the root of all squares so far"},
+    {"adadelta", NULL, BP_LATER, FIELDS(adadelta), NULL, "rates from running averages of the updates"},
+    {"adam", NULL, 0, FIELDS(adam), NULL, "running first and second moments, bias corrected"},
+    {"adamw", NULL, 0, FIELDS(adamw), NULL, "adam with decoupled weight decay"},
+    {"nadam", NULL, BP_LATER, FIELDS(nadam), NULL, "adam with Nesterov momentum"},
+    {"adamax", NULL, BP_LATER, FIELDS(nadam), NULL, "adam with the largest gradient"},
+    {"lamb", NULL, BP_LATER, FIELDS(nadam), NULL, "adam scaled layer by layer"},
+    {"lion", NULL, BP_LATER, FIELDS(lion), NULL, "the sign of an interpolated momentum"},
+};
+const struct bp_family bp_optimizers = {.what = "optimizer",
+                                        .plural = "optimizers",
+                                        .tag = "type",
+                                        .object = true,
+                                        .kinds = optimizers,
+                                        .n = N(optimizers)};
+
+/* --- schedules --------------------------------------------------------------------------------------------------- */
+static const struct bp_field warmup[] = {
+    REAL("warmup_epochs", 0, BP_EPOCHS_MAX, BP_LATER, "0.0", "warmup", "epochs of linear rise from 0")};
+static const struct bp_field milestone = INT("milestone", 1, BP_EPOCHS_MAX, 0, NULL, NULL, "an epoch");
+#define GAMMA REAL("gamma", 0, 1, BP_OPEN_MIN, "0.1", "factor", "factor of each drop")
+#define ETA_MIN REAL("eta_min", 0, 1e4, 0, "0.0", "min_lr", "the last rate")
+static const struct bp_field step[] = {INT("step_size", 1, BP_EPOCHS_MAX, BP_REQUIRED, NULL, NULL, "epochs a step"),
+                                       GAMMA};
+static const struct bp_field multistep[] = {{.name = "milestones",
+                                             .value = BP_VALUE_LIST,
+                                             .flags = BP_REQUIRED,
+                                             .min = 1,
+                                             .max = 1000,
+                                             .item = &milestone,
+                                             .help = "epochs at which the rate drops, ascending"},
+                                            GAMMA};
+static const struct bp_field exponential[] = {
+    REAL("gamma", 0, 1, BP_REQUIRED | BP_OPEN_MIN, NULL, NULL, "factor an epoch")};
+static const struct bp_field polynomial[] = {REAL("power", 0, 100, BP_OPEN_MIN, "1.0", NULL, "power"), ETA_MIN};
+static const struct bp_field cosine[] = {ETA_MIN};
+static const struct bp_field restarts[] = {INT("period", 1, BP_EPOCHS_MAX, BP_REQUIRED, NULL, "t_0", "first period"),
+                                           REAL("factor", 1, 100, 0, "1.0", "t_mult", "growth of the period"),
+                                           ETA_MIN};
+static const struct bp_field one_cycle[] = {REAL("max_lr", 0, 1e4, BP_OPEN_MIN, NULL, NULL, "the highest rate"),
+                                            REAL("pct_start", 0, 1, 0, "0.3", NULL, "share spent rising")};
+static const struct bp_field plateau[] = {REAL("factor", 0, 1, BP_OPEN_MIN | BP_OPEN_MAX, "0.1", "gamma", "factor"),
+                                          INT("patience", 0, BP_EPOCHS_MAX, 0, "10", NULL, "epochs to wait")};
+static const struct bp_kind schedules[] = {
+    {"constant", "none", 0, NONE, NULL, "the same rate throughout"},
+    {"step", "step_lr", BP_LATER, FIELDS(step), NULL, "a drop every so many epochs"},
+    {"multistep", "multi_step_lr", BP_LATER, FIELDS(multistep), NULL, "drops at given epochs"},
+    {"exponential", "exponential_lr exponential_decay", BP_LATER, FIELDS(exponential), NULL, "a factor an epoch"},
+    {"polynomial", "polynomial_lr polynomial_decay", BP_LATER, FIELDS(polynomial), NULL, "a power of what is left"},
+    {"cosine", "cosine_annealing_lr cosine_decay", BP_LATER, FIELDS(cosine), NULL, "half a cosine"},
+    {"cosine_restarts", "cosine_annealing_warm_restarts", BP_LATER, FIELDS(restarts), NULL, "cosines, one by one"},
+    {"one_cycle", "one_cycle_lr", BP_LATER, FIELDS(one_cycle), NULL, "up, then down"},
+    {"plateau", "reduce_lr_on_plateau", BP_LATER, FIELDS(plateau), NULL, "a drop when nothing improves"},
+};
+const struct bp_family bp_schedules = {.what = "learning rate schedule",
+                                       .plural = "schedules",
+                                       .tag = "type",
+                                       .object = true,
+                                       .kinds = schedules,
+                                       .n = N(schedules),
+                                       .common = FIELDS(warmup)};
+
+/* --- metrics ----------------------------------------------------------------------------------------------------- */
+static const struct bp_kind metrics[] = {
+    {"loss", NULL, 0, NONE, NULL, "the loss: always computed"},
+    {"accuracy", "acc", 0, NONE, NULL, "share of rows that are right"},
+    {"top_k", "top_k_accuracy top5", BP_LATER, NONE, NULL, "share of rows whose label is among the k first"},
+    {"precision_macro", "precision", BP_LATER, NONE, NULL, "mean precision over classes"},
+    {"recall_macro", "recall", BP_LATER, NONE, NULL, "mean recall over classes"},
+    {"f1_macro", "f1 f1_score", BP_LATER, NONE, NULL, "mean F1 over classes"},
+    {"auc", "roc_auc", BP_LATER, NONE, NULL, "area under the ROC curve"},
+    {"confusion", "confusion_matrix", BP_LATER, NONE, NULL, "counts by label and prediction"},
+    {"mse", "mean_squared_error", 0, NONE, NULL, "mean squared error, in the target's units"},
+    {"rmse", "root_mean_squared_error", 0, NONE, NULL, "root of mse"},
+    {"mae", "mean_absolute_error", 0, NONE, NULL, "mean absolute error"},
+    {"r2", "r2_score r_squared", 0, NONE, NULL, "1 - SS_res / SS_tot: share of the variance explained"},
+};
+const struct bp_family bp_metrics = {
+    .what = "metric", .plural = "metrics", .tag = "type", .kinds = metrics, .n = N(metrics)};

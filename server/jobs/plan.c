@@ -1,0 +1,323 @@
+/* plan.c: from a resolved spec to the engine's configuration.
+ *
+ * Every value is taken from the spec as it stands: a resolved spec has no defaults left to add, so what the echo says
+ * is what is run. A dense layer with an activation becomes two nodes, "name" and "name.activation" (no layer of a
+ * user's can have a dot in its name).
+ *
+ * Threads: pure functions of their arguments.
+ */
+#include "jobs/spec_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double real(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}
+
+static int64_t integer(const json_t *object, const char *key)
+{
+    return (int64_t)json_integer_value(json_object_get(object, key));
+}
+
+static bool truth(const json_t *object, const char *key)
+{
+    return json_is_true(json_object_get(object, key));
+}
+
+/* --- names to the engine's ---------------------------------------------------------------------------------------- */
+static bp_status read_activation(const json_t *value, struct bp_activation_config *ret, struct bp_error *err)
+{
+    const char *name = spec_kind(value, "type");
+    int i = 0;
+    while (i < BP_ACTIVATION_COUNT && strcmp(bp_activation_name((enum bp_activation)i), name) != 0)
+        i++;
+    if (i == BP_ACTIVATION_COUNT)
+        return bp_fail(err, BP_INVALID, "there is no activation \"%.40s\"", name);
+    ret->kind = (enum bp_activation)i;
+    ret->alpha = i == BP_LEAKY_RELU ? real(value, "negative_slope") : i == BP_ELU ? real(value, "alpha") : 0.0;
+    return BP_OK;
+}
+
+static bp_status read_initializer(const json_t *value, struct bp_initializer *ret, struct bp_error *err)
+{
+    /* The members that are the engine's a and b. */
+    static const char *const members[BP_INIT_COUNT][2] = {[BP_INIT_CONSTANT] = {"value"},
+                                                          [BP_INIT_UNIFORM] = {"low", "high"},
+                                                          [BP_INIT_NORMAL] = {"mean", "std"},
+                                                          [BP_INIT_TRUNCATED_NORMAL] = {"mean", "std"},
+                                                          [BP_INIT_ORTHOGONAL] = {"gain"}};
+    const char *name = spec_kind(value, "type");
+    int i = 0;
+    while (i < BP_INIT_COUNT && strcmp(bp_init_name((enum bp_init_kind)i), name) != 0)
+        i++;
+    if (i == BP_INIT_COUNT)
+        return bp_fail(err, BP_INVALID, "there is no initializer \"%.40s\"", name);
+    ret->kind = (enum bp_init_kind)i;
+    ret->a = members[i][0] ? real(value, members[i][0]) : 0.0;
+    ret->b = members[i][1] ? real(value, members[i][1]) : 0.0;
+    return BP_OK;
+}
+
+static bp_status read_optimizer(const json_t *value, struct bp_optimizer *ret, struct bp_error *err)
+{
+    const char *name = spec_kind(value, "type");
+    const json_t *betas = json_object_get(value, "betas");
+    int i = 0;
+    while (i < BP_OPTIMIZER_COUNT && strcmp(bp_optimizer_name((enum bp_optimizer_kind)i), name) != 0)
+        i++;
+    if (i == BP_OPTIMIZER_COUNT)
+        return bp_fail(err, BP_INVALID, "there is no optimizer \"%.40s\"", name);
+    *ret = (struct bp_optimizer){.kind = (enum bp_optimizer_kind)i,
+                                 .lr = real(value, "lr"),
+                                 .momentum = real(value, "momentum"),
+                                 .dampening = real(value, "dampening"),
+                                 .nesterov = truth(value, "nesterov"),
+                                 .beta1 = json_number_value(json_array_get(betas, 0)),
+                                 .beta2 = json_number_value(json_array_get(betas, 1)),
+                                 .eps = real(value, "eps"),
+                                 .weight_decay = real(value, "weight_decay")};
+    return BP_OK;
+}
+
+/* --- the graph ---------------------------------------------------------------------------------------------------- */
+typedef bp_status read_layer(const json_t *layer, struct bp_node *node, struct bp_error *err);
+
+static bp_status read_dense(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    struct bp_dense_config *d = &node->u.dense;
+    d->units = integer(layer, "units");
+    d->use_bias = truth(layer, "use_bias");
+    d->l1 = real(layer, "l1");
+    d->l2 = real(layer, "l2");
+    bp_status status = read_initializer(json_object_get(layer, "kernel_initializer"), &d->kernel_init, err);
+    return status ? status : read_initializer(json_object_get(layer, "bias_initializer"), &d->bias_init, err);
+}
+
+static bp_status read_function(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    return read_activation(json_object_get(layer, "activation"), &node->u.activation, err);
+}
+
+static bp_status read_dropout(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    (void)err;
+    node->u.dropout.rate = real(layer, "rate");
+    return BP_OK;
+}
+
+static bp_status read_nothing(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    (void)layer, (void)node, (void)err;
+    return BP_OK;
+}
+
+static const struct {
+    const char *type;
+    enum bp_op_kind kind;
+    read_layer *read;
+} builders[] = {{"dense", BP_OP_DENSE, read_dense},
+                {"activation", BP_OP_ACTIVATION, read_function},
+                {"dropout", BP_OP_DROPOUT, read_dropout},
+                {"flatten", BP_OP_FLATTEN, read_nothing}};
+
+/* The activation of a dense layer, as a node behind it. */
+static bp_status add_function(struct bp_graph *graph, const json_t *layer, const char *name, int *at,
+                              struct bp_error *err)
+{
+    struct bp_node node = {.kind = BP_OP_ACTIVATION, .ninputs = 1, .input = {*at}, .trainable = true};
+    bp_status status = read_activation(json_object_get(layer, "activation"), &node.u.activation, err);
+    if (status || node.u.activation.kind == BP_LINEAR)
+        return status;
+    snprintf(node.name, sizeof node.name, "%.*s.activation", BP_LAYER_NAME_MAX, name);
+    return bp_graph_add(graph, &node, at, err);
+}
+
+static bp_status add_layer(struct bp_graph *graph, const json_t *layer, int *at, struct bp_error *err)
+{
+    const char *type = spec_kind(layer, "type"), *name = json_string_value(json_object_get(layer, "name"));
+    struct bp_node node = {.ninputs = 1, .input = {*at}, .trainable = true};
+    for (size_t i = 0; i < sizeof builders / sizeof builders[0]; i++) {
+        if (strcmp(builders[i].type, type) != 0)
+            continue;
+        node.kind = builders[i].kind;
+        snprintf(node.name, sizeof node.name, "%s", name ? name : "");
+        bp_status status = builders[i].read(layer, &node, err);
+        if (!status)
+            status = bp_graph_add(graph, &node, at, err);
+        return !status && node.kind == BP_OP_DENSE ? add_function(graph, layer, node.name, at, err) : status;
+    }
+    return bp_fail(err, BP_INVALID, "there is no layer type \"%.40s\"", type);
+}
+
+/* A fault of the engine as a problem of the layer. Failures that are not the spec's are not. */
+static void tell(struct bp_problems *problems, bp_status status, int layer, const struct bp_error *err)
+{
+    char pointer[64] = "/model/layers";
+    if (layer >= 0)
+        snprintf(pointer, sizeof pointer, "/model/layers/%d", layer);
+    if (status == BP_INVALID || status == BP_UNSUPPORTED)
+        bp_problems_add(problems, pointer, "incompatible", NULL, NULL, "%s", err->message);
+    else if (status == BP_LIMIT)
+        bp_problems_add(problems, pointer, "too_large", NULL, NULL, "%s", err->message);
+}
+
+static bp_status build_graph(const json_t *resolved, const struct bp_transform *transform,
+                             struct bp_problems *problems, struct bp_graph **ret, struct bp_error *err)
+{
+    json_t *layers = spec_layers(resolved), *layer;
+    struct bp_shape input = bp_transform_shape(transform);
+    struct bp_graph *graph = NULL;
+    enum bp_loss loss = spec_loss(spec_kind(json_object_get(resolved, "loss"), "type"));
+    int at = 0, wanted = bp_transform_target(transform, 0)->outputs;
+    size_t i = 0;
+    struct bp_error local = {0};
+
+    bp_status status = bp_graph_new(&input, &graph, &local);
+    if (status) {
+        tell(problems, status, -1, &local);
+        goto out;
+    }
+    json_array_foreach(layers, i, layer)
+    {
+        status = add_layer(graph, layer, &at, &local);
+        if (status) {
+            tell(problems, status, (int)i, &local);
+            goto out;
+        }
+    }
+    int last = (int)i - 1;
+    if (loss == BP_LOSS_COUNT)
+        status = bp_fail(&local, BP_INVALID, "there is no loss \"%.40s\"",
+                         spec_kind(json_object_get(resolved, "loss"), "type"));
+    else
+        status = bp_graph_add_head(graph, at, loss, 1.0, &local);
+    if (!status && graph->heads[0].outputs != wanted)
+        status = bp_fail(&local, BP_INVALID, "the network ends with %d outputs, but the target needs %d",
+                         graph->heads[0].outputs, wanted);
+    if (status)
+        tell(problems, status, last, &local);
+out:
+    if (status) {
+        bp_graph_free(graph);
+        if (err)
+            *err = local;
+        return status;
+    }
+    *ret = graph;
+    return BP_OK;
+}
+
+/* --- the configuration -------------------------------------------------------------------------------------------- */
+static bp_status read_config(const json_t *resolved, struct bp_train_config *ret, struct bp_error *err)
+{
+    const json_t *training = json_object_get(resolved, "training");
+    const json_t *early = json_object_get(training, "early_stopping");
+    const json_t *checkpoint = json_object_get(training, "checkpoint");
+    const char *monitor = json_string_value(json_object_get(early, "monitor"));
+    json_t *metric;
+    size_t i;
+    *ret = (struct bp_train_config){.seed = (uint64_t)integer(resolved, "seed"),
+                                    .epochs = integer(training, "epochs"),
+                                    .batch_size = (int)integer(training, "batch_size"),
+                                    .shuffle = truth(training, "shuffle"),
+                                    .clip_grad_norm = real(training, "clip_grad_norm"),
+                                    .early_stopping = json_is_integer(json_object_get(early, "patience")),
+                                    .patience = integer(early, "patience"),
+                                    .min_delta = real(early, "min_delta"),
+                                    .restore_best = truth(early, "restore_best"),
+                                    .log_every_steps = integer(training, "log_every_steps"),
+                                    .checkpoint_epochs = integer(checkpoint, "every_epochs"),
+                                    .checkpoint_seconds = real(checkpoint, "every_seconds"),
+                                    .threads = (int)integer(resolved, "threads"),
+                                    .metrics = 1u << BP_METRIC_LOSS};
+    if (ret->threads < 1)
+        ret->threads = 1;
+    if (ret->log_every_steps < 1)
+        ret->log_every_steps = 1; /* as yet unknown: it follows from the number of rows */
+    json_array_foreach(json_object_get(resolved, "metrics"), i, metric)
+    {
+        const char *name = json_string_value(metric);
+        enum bp_metric m = spec_metric(name ? name : "");
+        if (m == BP_METRIC_COUNT)
+            return bp_fail(err, BP_INVALID, "there is no metric \"%.40s\"", name ? name : "");
+        ret->metrics |= 1u << m;
+    }
+    ret->monitor.metric = spec_monitor(monitor ? monitor : "loss", &ret->monitor.validation);
+    if (ret->monitor.metric == BP_METRIC_COUNT)
+        return bp_fail(err, BP_INVALID, "there is no metric \"%.40s\" to monitor", monitor);
+    return read_optimizer(json_object_get(resolved, "optimizer"), &ret->optimizer, err);
+}
+
+bp_status bp_plan_build(const json_t *resolved, const struct bp_table *table, const struct bp_transform *stored,
+                        struct bp_problems *problems, struct bp_plan *ret, struct bp_error *err)
+{
+    const json_t *dataset = json_object_get(resolved, "dataset");
+    const char *loss = spec_kind(json_object_get(resolved, "loss"), "type");
+    const char *scale = json_string_value(json_object_get(dataset, "target_scale"));
+    struct bp_plan plan = {.stratify = truth(dataset, "stratify"),
+                           .standardize_target = scale && strcmp(scale, "standard") == 0,
+                           .split = {.validation = real(dataset, "validation_split"),
+                                     .test = real(dataset, "test_split"),
+                                     .seed = (uint64_t)integer(resolved, "seed")}};
+    bp_status status = read_config(resolved, &plan.config, err);
+    if (!status && !stored)
+        status =
+            bp_transform_plan(table, dataset, spec_transform_task(dataset, loss), problems, &plan.transform, err);
+    if (!status)
+        status = build_graph(resolved, stored ? stored : plan.transform, problems, &plan.graph, err);
+    if (status) {
+        bp_plan_done(&plan);
+        return status;
+    }
+    plan.parameters = (int64_t)plan.graph->nparams;
+    *ret = plan;
+    return BP_OK;
+}
+
+void bp_plan_done(struct bp_plan *plan)
+{
+    bp_graph_free(plan->graph);
+    bp_transform_free(plan->transform);
+    plan->graph = NULL;
+    plan->transform = NULL;
+}
+
+bp_status bp_plan_split(const struct bp_plan *plan, const struct bp_transform *transform,
+                        const struct bp_table *table, struct bp_split *ret, struct bp_error *err)
+{
+    struct bp_split_config config = plan->split;
+    int32_t *classes = NULL;
+    uint8_t *exclude = NULL;
+    uint64_t excluded = 0;
+    char salt[17];
+    bp_status status = BP_OK;
+
+    /* Two tables of one size are not split alike: the first 8 bytes of the hash go in. */
+    snprintf(salt, sizeof salt, "%s", table->hash);
+    config.salt = strtoull(salt, NULL, 16);
+    config.nrows = table->nrows;
+    config.test_first = table->test_first;
+    exclude = calloc(table->nrows ? table->nrows : 1, sizeof *exclude);
+    if (plan->stratify)
+        classes = malloc((table->nrows ? table->nrows : 1) * sizeof *classes);
+    if (!exclude || (plan->stratify && !classes)) {
+        status = bp_fail(err, BP_NOMEM, "no memory to split %" PRIu64 " rows", table->nrows);
+        goto out;
+    }
+    status = bp_transform_exclude(transform, table, exclude, &excluded, err);
+    if (!status && classes)
+        status = bp_transform_classes(transform, table, classes, err);
+    if (status)
+        goto out;
+    config.classes = classes;
+    config.exclude = excluded ? exclude : NULL;
+    status = bp_split_make(&config, ret, err);
+out:
+    free(classes);
+    free(exclude);
+    return status;
+}

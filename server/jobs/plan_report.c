@@ -1,0 +1,95 @@
+/* plan_report.c: a plan in words: its layers with shapes and parameters, and what training it will take.
+ *
+ * Time is a rough guess, and says on what it rests.
+ *
+ * Threads: pure functions of their arguments.
+ */
+#include "jobs/spec_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* What the guess of the time rests on: a small network is held up by the overhead of a step, a large one computes. */
+#define ASSUMED_FLOPS 2e10 /* per second and thread */
+#define ASSUMED_STEP 1e-5  /* seconds of overhead a step */
+
+static json_t *shape_json(const struct bp_shape *shape)
+{
+    json_t *out = json_array();
+    for (int i = 0; i < shape->rank; i++)
+        json_array_append_new(out, json_integer(shape->dim[i]));
+    return out;
+}
+
+static int64_t node_parameters(const struct bp_graph *graph, const struct bp_node *node)
+{
+    int64_t sum = 0;
+    for (int t = 0; t < node->ntensors; t++)
+        if (!graph->tensors[node->tensor[t]].statistic)
+            sum += (int64_t)graph->tensors[node->tensor[t]].count;
+    return sum;
+}
+
+/* Whether a node is the activation of the layer before it ("name.activation"): no layer of its own for a user. */
+static bool is_part_of(const struct bp_node *node, const struct bp_node *before)
+{
+    size_t n = strlen(before->name);
+    return strncmp(node->name, before->name, n) == 0 && strcmp(node->name + n, ".activation") == 0;
+}
+
+static json_t *layer_json(const struct bp_graph *graph, int index)
+{
+    const struct bp_node *node = &graph->nodes[index];
+    const struct bp_node *next = index + 1 < graph->nnodes ? &graph->nodes[index + 1] : NULL;
+    const struct bp_node *function = node->kind == BP_OP_ACTIVATION   ? node
+                                     : next && is_part_of(next, node) ? next
+                                                                      : NULL;
+    json_t *out = json_object();
+    json_object_set_new(out, "name", json_string(node->name));
+    json_object_set_new(out, "type", json_string(bp_op_name(node->kind)));
+    if (function || node->kind == BP_OP_DENSE)
+        json_object_set_new(out, "activation",
+                            json_string(bp_activation_name(function ? function->u.activation.kind : BP_LINEAR)));
+    json_object_set_new(out, "output_shape", shape_json(&node->shape));
+    json_object_set_new(out, "parameters", json_integer(node_parameters(graph, node)));
+    return out;
+}
+
+json_t *bp_plan_model_json(const struct bp_plan *plan)
+{
+    const struct bp_graph *graph = plan->graph;
+    json_t *out = json_object(), *layers = json_array();
+    json_object_set_new(out, "parameters", json_integer(plan->parameters));
+    json_object_set_new(out, "input_shape", shape_json(&graph->nodes[0].shape));
+    json_object_set_new(out, "layers", json_incref(layers));
+    for (int i = 1; i < graph->nnodes; i++)
+        if (!is_part_of(&graph->nodes[i], &graph->nodes[i - 1]))
+            json_array_append_new(layers, layer_json(graph, i));
+    json_decref(layers);
+    return out;
+}
+
+json_t *bp_plan_estimate_json(const struct bp_plan *plan, uint64_t train_rows)
+{
+    const struct bp_train_config *config = &plan->config;
+    uint64_t batch = config->batch_size < 1 ? 1 : (uint64_t)config->batch_size;
+    double steps_per_epoch = (double)((train_rows + batch - 1) / batch);
+    double flops = (double)bp_graph_flops(plan->graph, true), steps = steps_per_epoch * (double)config->epochs;
+    double seconds = (double)train_rows * (double)config->epochs * flops / (ASSUMED_FLOPS * config->threads) +
+                     steps * ASSUMED_STEP;
+    size_t bytes;
+    char basis[160];
+    json_t *out = json_object();
+    bool known = bp_trainer_estimate(config, plan->graph, train_rows, &bytes) == BP_OK;
+    json_object_set_new(out, "bytes", known ? json_integer((json_int_t)bytes) : json_null());
+    json_object_set_new(out, "train_rows", json_integer((json_int_t)train_rows));
+    json_object_set_new(out, "flops_per_sample", json_integer((json_int_t)bp_graph_flops(plan->graph, true)));
+    json_object_set_new(out, "flops_per_prediction", json_integer((json_int_t)bp_graph_flops(plan->graph, false)));
+    json_object_set_new(out, "steps_per_epoch", json_integer((json_int_t)steps_per_epoch));
+    json_object_set_new(out, "steps", steps < 9e18 ? json_integer((json_int_t)steps) : json_real(steps));
+    json_object_set_new(out, "seconds", json_real(seconds));
+    snprintf(basis, sizeof basis, "a rough guess: %g GFLOP/s a thread, %d thread%s, %g us a step besides",
+             ASSUMED_FLOPS / 1e9, config->threads, config->threads == 1 ? "" : "s", ASSUMED_STEP * 1e6);
+    json_object_set_new(out, "seconds_basis", json_string(basis));
+    return out;
+}

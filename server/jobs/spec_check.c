@@ -1,0 +1,436 @@
+/* spec_check.c: the validator: a JSON value against the field table.
+ *
+ * Knows no field by name. Gives a new value with canonical names, in the table's order, with every default filled
+ * in; a faulty part is left out of it and reported. Never stops at the first fault. Numbers are never guessed from
+ * strings, and a real is not an integer even where it is whole: 10.0 may well be a mistake for 1.0.
+ *
+ * Threads: pure, apart from the work it is given.
+ */
+#include "jobs/spec_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *check(struct spec_work *w, const struct bp_field *f, const json_t *v);
+static void check_members(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
+                          const char *tag, const json_t *in, json_t *out);
+
+/* What a value is, in words. */
+static const char *describe(const json_t *v, char *text, size_t size)
+{
+    static const char *const words[] = {
+        [JSON_OBJECT] = "an object",   [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
+        [JSON_INTEGER] = "an integer", [JSON_REAL] = "a real",    [JSON_TRUE] = "true",
+        [JSON_FALSE] = "false",        [JSON_NULL] = "null"};
+    if (json_is_integer(v))
+        snprintf(text, size, "%lld", (long long)json_integer_value(v));
+    else if (json_is_real(v))
+        snprintf(text, size, "%.17g", json_real_value(v));
+    else if (json_is_string(v))
+        snprintf(text, size, "the string \"%.60s\"", json_string_value(v));
+    else
+        snprintf(text, size, "%s", words[json_typeof(v)]);
+    return text;
+}
+
+static json_t *wrong_type(struct spec_work *w, const json_t *v, const char *wanted)
+{
+    char got[100];
+    spec_fault(w, NULL, "wrong_type", NULL, NULL, "must be %s, got %s", wanted, describe(v, got, sizeof got));
+    return NULL;
+}
+
+static void number_word(double value, char *text, size_t size)
+{
+    snprintf(text, size, fabs(value) < 1e15 ? "%.15g" : "%g", value);
+}
+
+/* Whether a number is in the range of its field; says what the range is when it is not. */
+static bool in_range(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    double x = json_number_value(v);
+    bool low = x < f->min || ((f->flags & BP_OPEN_MIN) && x <= f->min);
+    bool high = x > f->max || ((f->flags & BP_OPEN_MAX) && x >= f->max);
+    if (!low && !high)
+        return true;
+    char bound[40], got[100];
+    number_word(low ? f->min : f->max, bound, sizeof bound);
+    const char *words = low                        ? (f->flags & BP_OPEN_MIN ? "above" : "at least")
+                        : (f->flags & BP_OPEN_MAX) ? "below"
+                                                   : "at most";
+    spec_fault(w, NULL, "out_of_range", NULL, NULL, "must be %s %s, got %s", words, bound,
+               describe(v, got, sizeof got));
+    return false;
+}
+
+static json_t *check_number(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    if ((f->flags & BP_AUTO) && json_is_string(v) && strcmp(json_string_value(v), "auto") == 0)
+        return json_string("auto");
+    if (f->value == BP_VALUE_INT) {
+        if (!json_is_integer(v))
+            return wrong_type(w, v, f->flags & BP_AUTO ? "an integer or \"auto\"" : "an integer");
+        return in_range(w, f, v) ? json_integer(json_integer_value(v)) : NULL;
+    }
+    if (!json_is_number(v))
+        return wrong_type(w, v, "a number");
+    return in_range(w, f, v) ? json_real(json_number_value(v)) : NULL;
+}
+
+static json_t *check_string(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    if ((f->flags & BP_SINGLE) && json_is_array(v)) {
+        if (json_array_size(v) != 1) {
+            spec_fault(w, NULL, "not_supported", NULL, NULL,
+                       "several values are not supported by this version, got %zu", json_array_size(v));
+            return NULL;
+        }
+        size_t mark = spec_enter_index(w, 0);
+        json_t *out = check_string(w, f, json_array_get(v, 0));
+        spec_leave(w, mark);
+        return out;
+    }
+    if (!json_is_string(v))
+        return wrong_type(w, v, "a string");
+    const char *text = json_string_value(v);
+    size_t length = json_string_length(v);
+    if (length < f->min || length > f->max) {
+        spec_fault(w, NULL, "bad_length", NULL, NULL, "must be %g to %g bytes long, got %zu", f->min, f->max, length);
+        return NULL;
+    }
+    const char *wrong = strlen(text) != length ? "must not have a NUL character" : f->text ? f->text(text) : NULL;
+    if (wrong) {
+        spec_fault(w, NULL, "bad_value", NULL, NULL, "%s", wrong);
+        return NULL;
+    }
+    return json_stringn(text, length);
+}
+
+/* --- names -------------------------------------------------------------------------------------------------------- */
+static json_t *available_kinds(const struct bp_family *family)
+{
+    json_t *names = json_array();
+    for (size_t i = 0; i < family->n; i++)
+        if (!(family->kinds[i].flags & BP_LATER) && !family->kinds[i].refused)
+            json_array_append_new(names, json_string(family->kinds[i].name));
+    return names;
+}
+
+static void list_names(const json_t *names, char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = 0;
+    for (size_t i = 0; i < json_array_size(names) && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "",
+                                 json_string_value(json_array_get(names, i)));
+}
+
+/* The kind that a word names, or NULL with the fault reported: unknown, not built yet, or never usable. */
+static const struct bp_kind *check_kind(struct spec_work *w, const struct bp_family *family, const char *word)
+{
+    enum bp_match match = BP_MATCH_NONE;
+    const struct bp_kind *kind = bp_family_find(family, word, &match);
+    if (kind && !kind->refused && !(kind->flags & BP_LATER)) {
+        if (match == BP_MATCH_ALIAS)
+            spec_warn(w, NULL, "alias", "\"%.60s\" is read as \"%s\"", word, kind->name);
+        return kind;
+    }
+    json_t *allowed = available_kinds(family);
+    char list[300];
+    list_names(allowed, list, sizeof list);
+    if (!kind) {
+        const char *names[64];
+        for (size_t i = 0; i < family->n; i++)
+            names[i] = family->kinds[i].name;
+        const char *near = bp_nearest(word, names, family->n);
+        spec_fault(w, NULL, "unknown_name", near, allowed, "unknown %s \"%.60s\"%s%s%s; it can be %s", family->what,
+                   word, near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "", list);
+    } else if (kind->refused) {
+        spec_fault(w, NULL, "not_differentiable", NULL, allowed, "%s \"%s\" cannot be trained: %s", family->what,
+                   kind->name, kind->refused);
+    } else {
+        spec_fault(w, NULL, "not_supported", NULL, allowed,
+                   "%s \"%s\" is part of the spec, but this version does not build it yet; it has %s", family->what,
+                   kind->name, list);
+    }
+    return NULL;
+}
+
+static json_t *check_choice(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    if (!json_is_string(v))
+        return wrong_type(w, v, "a name (a string)");
+    const struct bp_kind *kind = check_kind(w, f->family, json_string_value(v));
+    return kind ? json_string(kind->name) : NULL;
+}
+
+/* A name alone, or an object whose tag is the name. The tag may be missing where there is a default. */
+static json_t *check_typed(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    const struct bp_family *family = f->family;
+    const json_t *members = json_is_object(v) ? v : NULL;
+    const char *word = json_string_value(v);
+    char initial[40] = "";
+    if (!members && !word) {
+        char wanted[120];
+        snprintf(wanted, sizeof wanted, "the name of a%s %s, or an object with \"%s\"",
+                 strchr("aeio", family->what[0]) ? "n" : "", family->what, family->tag);
+        return wrong_type(w, v, wanted);
+    }
+    size_t mark = strlen(w->pointer);
+    if (members) {
+        const json_t *tag = json_object_get(members, family->tag);
+        if (!tag && f->initial && sscanf(f->initial, "\"%39[^\"]\"", initial) == 1) {
+            word = initial;
+        } else if (!json_is_string(tag)) {
+            json_t *allowed = available_kinds(family);
+            if (tag)
+                spec_enter(w, family->tag);
+            spec_fault(w, NULL, tag ? "wrong_type" : "required", NULL, allowed, "\"%s\" must name the %s",
+                       family->tag, family->what);
+            spec_leave(w, mark);
+            return NULL;
+        } else {
+            word = json_string_value(tag);
+            spec_enter(w, family->tag);
+        }
+    }
+    const struct bp_kind *kind = check_kind(w, family, word);
+    spec_leave(w, mark);
+    if (!kind)
+        return NULL;
+
+    json_t *out = json_object();
+    spec_set(w, out, family->tag, json_string(kind->name));
+    json_t *none = members ? NULL : json_object();
+    check_members(w, &kind->own, &family->common, family->tag, members ? members : none, out);
+    json_decref(none);
+    if (!family->object && json_object_size(out) == 1) {
+        json_decref(out);
+        return json_string(kind->name);
+    }
+    return out;
+}
+
+/* --- collections -------------------------------------------------------------------------------------------------- */
+static json_t *check_list(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    if ((f->flags & BP_SINGLE) && !json_is_array(v)) {
+        json_t *one = check(w, f->item, v);
+        json_t *out = one ? json_array() : NULL;
+        if (one && json_array_append_new(out, one))
+            w->nomem = true;
+        return out;
+    }
+    if (!json_is_array(v))
+        return wrong_type(w, v, "an array");
+    size_t n = json_array_size(v);
+    if (n < f->min || n > f->max) {
+        if (f->min == f->max)
+            spec_fault(w, NULL, "bad_length", NULL, NULL, "must have %g elements, got %zu", f->min, n);
+        else
+            spec_fault(w, NULL, "bad_length", NULL, NULL, "must have %g to %g elements, got %zu", f->min, f->max, n);
+        return NULL;
+    }
+    json_t *out = json_array();
+    bool bad = false;
+    for (size_t i = 0; i < n; i++) {
+        size_t mark = spec_enter_index(w, i);
+        json_t *item = check(w, f->item, json_array_get(v, i));
+        bad |= !item;
+        for (size_t k = 0; item && (f->flags & BP_UNIQUE) && k < json_array_size(out); k++)
+            if (json_equal(item, json_array_get(out, k))) {
+                spec_fault(w, NULL, "duplicate", NULL, NULL, "is in the list already");
+                bad = true;
+                break;
+            }
+        if (item && json_array_append_new(out, item))
+            w->nomem = true;
+        spec_leave(w, mark);
+    }
+    if (!bad)
+        return out;
+    json_decref(out);
+    return NULL;
+}
+
+static json_t *check_map(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    if (!json_is_object(v))
+        return wrong_type(w, v, "an object");
+    if (json_object_size(v) > f->max) {
+        spec_fault(w, NULL, "bad_length", NULL, NULL, "must have at most %g members, got %zu", f->max,
+                   json_object_size(v));
+        return NULL;
+    }
+    json_t *out = json_object();
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)v, key, value)
+    {
+        size_t mark = spec_enter(w, key);
+        const char *wrong = strlen(key) > 1024 ? "must be at most 1024 bytes long" : f->text ? f->text(key) : NULL;
+        if (wrong)
+            spec_fault(w, NULL, "bad_value", NULL, NULL, "the name %s", wrong);
+        json_t *item = check(w, f->item, value);
+        if (item)
+            spec_set(w, out, key, item);
+        spec_leave(w, mark);
+    }
+    return out;
+}
+
+static json_t *check_object(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    if ((f->flags & BP_SWITCH) && json_is_true(v)) {
+        json_t *empty = json_object();
+        json_t *out = check(w, f, empty);
+        json_decref(empty);
+        return out;
+    }
+    if (!json_is_object(v))
+        return wrong_type(w, v, "an object");
+    json_t *out = json_object();
+    check_members(w, f->object, NULL, NULL, v, out);
+    return out;
+}
+
+/* --- members ------------------------------------------------------------------------------------------------------ */
+static json_t *initial_of(struct spec_work *w, const struct bp_field *f)
+{
+    if (!f->initial)
+        return NULL;
+    json_t *v = json_loads(f->initial, JSON_DECODE_ANY, NULL);
+    if (!v)
+        w->nomem = true;
+    return v;
+}
+
+static json_t *check(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    typedef json_t *check_fn(struct spec_work *, const struct bp_field *, const json_t *);
+    static check_fn *const checks[] = {
+        [BP_VALUE_INT] = check_number,    [BP_VALUE_REAL] = check_number, [BP_VALUE_STRING] = check_string,
+        [BP_VALUE_CHOICE] = check_choice, [BP_VALUE_TYPED] = check_typed, [BP_VALUE_OBJECT] = check_object,
+        [BP_VALUE_LIST] = check_list,     [BP_VALUE_MAP] = check_map};
+    if (json_is_null(v) && (f->flags & BP_NULLABLE))
+        return json_null();
+    if (f->value == BP_VALUE_ANY)
+        return json_deep_copy(v);
+    if (f->value == BP_VALUE_BOOL)
+        return json_is_boolean(v) ? json_boolean(json_is_true(v)) : wrong_type(w, v, "true or false");
+    return checks[f->value](w, f, v);
+}
+
+/* A given field. null without a default is the same as leaving it out. */
+static void check_given(struct spec_work *w, const struct bp_field *f, const json_t *v, json_t *out)
+{
+    json_t *initial = initial_of(w, f);
+    bool off = (f->flags & BP_SWITCH) && (json_is_false(v) || json_is_null(v));
+    json_t *value = check(w, f, off ? initial : v);
+    if (value && (f->flags & BP_LATER) && !json_is_null(value) && !(initial && json_equal(value, initial))) {
+        char *text = json_dumps(initial, JSON_ENCODE_ANY | JSON_COMPACT);
+        spec_fault(w, NULL, "not_supported", NULL, NULL,
+                   "\"%s\" is part of the spec, but this version does not build it yet%s%s", f->name,
+                   initial ? "; it must be " : "; leave it out", initial && text ? text : "");
+        free(text);
+    } else if (value && !(json_is_null(value) && !f->initial)) {
+        spec_set(w, out, f->name, json_incref(value));
+    }
+    json_decref(value);
+    json_decref(initial);
+}
+
+static void unknown_member(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
+                           const char *tag, const char *key)
+{
+    const char *names[80];
+    size_t n = 0;
+    json_t *allowed = json_array();
+    if (tag)
+        names[n++] = tag;
+    for (size_t i = 0; i < object->n; i++)
+        names[n++] = object->fields[i].name;
+    for (size_t i = 0; common && i < common->n; i++)
+        names[n++] = common->fields[i].name;
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(allowed, json_string(names[i]));
+    const char *near = bp_nearest(key, names, n);
+    if (!tag && object == &bp_spec_fields && bp_field_read_only(key)) {
+        json_decref(allowed);
+        spec_fault(w, NULL, "read_only", NULL, NULL, "\"%.60s\" is written by the server; leave it out", key);
+        return;
+    }
+    spec_fault(w, NULL, "unknown_field", near, allowed, "unknown member \"%.60s\"%s%s%s", key,
+               near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+}
+
+static void check_members(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
+                          const char *tag, const json_t *in, json_t *out)
+{
+    const struct bp_object *lists[2] = {common, object};
+    const char *key;
+    json_t *value;
+
+    /* Which field each member is: by its key, "" for the tag. */
+    json_t *named = json_object();
+    json_object_foreach((json_t *)in, key, value)
+    {
+        if (tag && strcmp(key, tag) == 0)
+            continue;
+        enum bp_match match = BP_MATCH_NONE;
+        const struct bp_field *f = bp_object_find(object, key, &match);
+        if (!f && common)
+            f = bp_object_find(common, key, &match);
+        size_t mark = spec_enter(w, key);
+        const char *other = f ? json_string_value(json_object_get(named, f->name)) : NULL;
+        if (!f)
+            unknown_member(w, object, common, tag, key);
+        else if (other)
+            spec_fault(w, NULL, "conflict", NULL, NULL, "is \"%s\", which is given twice (also as \"%.60s\")",
+                       f->name, other);
+        else
+            spec_set(w, named, f->name, json_string(key));
+        if (match == BP_MATCH_ALIAS && !other)
+            spec_warn(w, NULL, "alias", "\"%.60s\" is read as \"%s\"", key, f->name);
+        spec_leave(w, mark);
+    }
+    for (int k = 0; k < 2; k++)
+        for (size_t i = 0; lists[k] && i < lists[k]->n; i++) {
+            const struct bp_field *f = &lists[k]->fields[i];
+            const char *given = json_string_value(json_object_get(named, f->name));
+            size_t mark = spec_enter(w, given ? given : f->name);
+            if (given) {
+                check_given(w, f, json_object_get(in, given), out);
+            } else if (f->flags & BP_REQUIRED) {
+                spec_fault(w, NULL, "required", NULL, NULL, "\"%s\" is required: %s", f->name, f->help);
+            } else if (f->initial && !((f->flags & BP_LATER) && strcmp(f->initial, "null") == 0)) {
+                json_t *initial = initial_of(w, f);
+                json_t *full = initial ? check(w, f, initial) : NULL;
+                if (full)
+                    spec_set(w, out, f->name, full);
+                json_decref(initial);
+            }
+            spec_leave(w, mark);
+        }
+    json_decref(named);
+}
+
+json_t *spec_check(struct spec_work *w, const json_t *expanded)
+{
+    json_t *out = json_object();
+    w->pointer[0] = 0;
+    if (out)
+        check_members(w, &bp_spec_fields, NULL, NULL, expanded, out);
+    else
+        w->nomem = true;
+    return out;
+}
+
+json_t *spec_check_layer(struct spec_work *w, const json_t *layer)
+{
+    static const struct bp_field f = {.name = "layer", .value = BP_VALUE_TYPED, .family = &bp_layers};
+    return check(w, &f, layer);
+}

@@ -1,0 +1,82 @@
+/* spec_internal.h: what the sources of the job spec share while one is resolved.
+ *
+ * The steps, each in a file of its own:
+ *   spec_short.c   short forms become the long form; where each part came from is noted in `origins`
+ *   spec_check.c   every member against the field table; defaults are filled in; gives the document
+ *   spec_infer.c   what was left out and follows from the dataset: target, task, loss, split, metrics
+ *   spec_layers.c  the list of layers made whole: output layer, names, folded softmax, symmetry
+ *   spec_fit.c     what needs the numbers: shapes, split, batch size, memory
+ *
+ * Faults are added with the pointer of the long form; spec_fault translates it into what the user wrote.
+ */
+#ifndef BP_JOBS_SPEC_INTERNAL_H
+#define BP_JOBS_SPEC_INTERNAL_H
+
+#include "jobs/fields.h"
+#include "jobs/spec.h"
+
+struct spec_work {
+    const struct bp_spec_context *context;
+    struct bp_problems *problems;
+    json_t *warnings;
+    json_t *origins;   /* {pointer in the long form: pointer in what the user wrote} */
+    bool nomem;        /* an allocation failed: the result is worthless */
+    char pointer[512]; /* of the value being checked */
+
+    json_t *doc; /* the document: checked, then completed step by step */
+    struct bp_table *table;
+    const struct bp_table_column *target; /* of the table; NULL while unknown */
+    struct bp_transform *transform;       /* NULL while the dataset part has faults */
+    bool monitor_inferred;                /* the monitor was not given */
+    struct bp_error error;                /* a failure that is not the user's; code BP_OK: none */
+};
+
+/* --- spec.c ---------------------------------------------------------------------------------------------------------
+ * pointer NULL means w->pointer. allowed_steal and suggestion as in bp_problems_add. */
+void spec_fault(struct spec_work *w, const char *pointer, const char *code, const char *suggestion,
+                json_t *allowed_steal, const char *format, ...) BP_PRINTF(6, 7);
+void spec_warn(struct spec_work *w, const char *pointer, const char *code, const char *format, ...) BP_PRINTF(4, 5);
+/* Takes over faults whose pointers are of the long form; empties `from`. */
+void spec_merge(struct spec_work *w, struct bp_problems *from);
+/* The user's pointer for one of the long form. */
+void spec_origin(const struct spec_work *w, const char *pointer, char *ret, size_t size);
+void spec_set_origin(struct spec_work *w, const char *pointer, const char *user);
+/* Sets a member (stealing value, which may be NULL after a failed allocation). */
+void spec_set(struct spec_work *w, json_t *object, const char *key, json_t *value_steal);
+
+/* Enters and leaves a member or an element: appends to w->pointer and gives the mark to go back to. */
+size_t spec_enter(struct spec_work *w, const char *token);
+size_t spec_enter_index(struct spec_work *w, size_t index);
+static inline void spec_leave(struct spec_work *w, size_t mark)
+{
+    w->pointer[mark] = 0;
+}
+
+/* --- the steps ----------------------------------------------------------------------------------------------------- */
+json_t *spec_expand(struct spec_work *w, const json_t *input); /* a new object in the long form, or NULL */
+/* The i-th member that may stand at the top, and the object it belongs to; NULL past the end. */
+const char *spec_short_form(size_t i, const char **ret_object);
+const struct bp_field *spec_moved_field(const char *object, const char *name);
+json_t *spec_check(struct spec_work *w, const json_t *expanded);
+json_t *spec_check_layer(struct spec_work *w, const json_t *layer); /* one more layer, with its defaults */
+void spec_infer_dataset(struct spec_work *w);                       /* opens the table, makes the transform's plan */
+void spec_infer_task(struct spec_work *w);
+void spec_infer_monitors(struct spec_work *w);
+void spec_complete_layers(struct spec_work *w);
+void spec_check_symmetry(struct spec_work *w);
+void spec_fit(struct spec_work *w);
+
+/* The name of a typed value, a string or an object's tag; never NULL ("" where there is none). */
+const char *spec_kind(const json_t *value, const char *tag);
+json_t *spec_layers(const json_t *doc); /* borrowed; NULL where there are none */
+/* The function that a layer ends with: an activation layer's own, a dense layer's; "linear" for others. */
+const char *spec_activation(const json_t *layer);
+/* The metric of this name; BP_METRIC_COUNT when the engine has none. */
+enum bp_metric spec_metric(const char *name);
+enum bp_loss spec_loss(const char *name);
+/* What the transform is told the task is: with bce the target is a number even where it is a class. */
+const char *spec_transform_task(const json_t *dataset, const char *loss);
+/* A monitor's name taken apart: "val_accuracy" -> accuracy, on the validation rows. */
+enum bp_metric spec_monitor(const char *name, bool *ret_validation);
+
+#endif

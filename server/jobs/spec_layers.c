@@ -1,0 +1,298 @@
+/* spec_layers.c: the list of layers made whole.
+ *
+ * The output layer is the last dense layer with "auto" units, or with as many as the target needs; where there is
+ * none it is added. cross_entropy and bce work on logits: a softmax or sigmoid in front of them is folded into the
+ * loss (applying it twice would flatten the gradient), predictions still show it. Several dimensions in front of a
+ * dense layer are flattened. Every layer gets a name.
+ *
+ * Threads: pure, apart from the work it is given.
+ */
+#include "jobs/spec_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool is_type(const json_t *layer, const char *type)
+{
+    return strcmp(spec_kind(layer, "type"), type) == 0;
+}
+
+static void layer_pointer(size_t index, const char *member, char *ret, size_t size)
+{
+    snprintf(ret, size, "/model/layers/%zu%s%s", index, member ? "/" : "", member ? member : "");
+}
+
+/* Inserts a layer. What comes after it keeps pointing at what the user wrote. */
+static void insert_layer(struct spec_work *w, size_t at, json_t *layer_steal)
+{
+    json_t *layers = spec_layers(w->doc);
+    char from[64], to[64], user[512];
+    for (size_t i = json_array_size(layers); i > at; i--) {
+        layer_pointer(i - 1, NULL, from, sizeof from);
+        layer_pointer(i, NULL, to, sizeof to);
+        spec_origin(w, from, user, sizeof user);
+        spec_set_origin(w, to, user);
+    }
+    if (!layer_steal || json_array_insert_new(layers, at, layer_steal))
+        w->nomem = true;
+}
+
+/* A layer of ours with its defaults. */
+static json_t *make_layer(struct spec_work *w, const char *type, int units)
+{
+    json_t *brief = json_object();
+    spec_set(w, brief, "type", json_string(type));
+    if (units)
+        spec_set(w, brief, "units", json_integer(units));
+    json_t *layer = spec_check_layer(w, brief);
+    json_decref(brief);
+    if (!layer)
+        w->nomem = true;
+    return layer;
+}
+
+/* --- the output layer --------------------------------------------------------------------------------------------- */
+static bool is_auto(const json_t *layer)
+{
+    return json_is_string(json_object_get(layer, "units"));
+}
+
+/* The activation that the loss already applies, "" for none. */
+static bool folds(enum bp_loss loss, const char *activation)
+{
+    if (loss == BP_LOSS_CROSS_ENTROPY)
+        return strcmp(activation, "softmax") == 0 || strcmp(activation, "log_softmax") == 0;
+    return loss == BP_LOSS_BCE && strcmp(activation, "sigmoid") == 0;
+}
+
+/* The dense layer that a tail of activations stands on, or -1. */
+static int last_dense(const json_t *layers)
+{
+    int i = (int)json_array_size(layers) - 1;
+    while (i >= 0 && is_type(json_array_get(layers, (size_t)i), "activation"))
+        i--;
+    return i >= 0 && is_type(json_array_get(layers, (size_t)i), "dense") ? i : -1;
+}
+
+/* Takes a folded activation away: from a dense layer, or an activation layer that stands at the end. */
+static void fold(struct spec_work *w, enum bp_loss loss)
+{
+    json_t *layers = spec_layers(w->doc);
+    size_t last = json_array_size(layers) - 1;
+    json_t *layer = json_array_get(layers, last);
+    char pointer[64], name[24];
+    snprintf(name, sizeof name, "%s", spec_activation(layer));
+    if (!folds(loss, name) || last_dense(layers) < 0)
+        return;
+    layer_pointer(last, is_type(layer, "dense") ? "activation" : NULL, pointer, sizeof pointer);
+    spec_warn(w, pointer, "folded", "the final %s is folded into %s, which takes logits; predictions still show it",
+              name, bp_loss_name(loss));
+    if (is_type(layer, "dense"))
+        spec_set(w, layer, "activation", json_string("linear"));
+    else
+        json_array_remove(layers, last);
+}
+
+/* What the target needs, in words. */
+static void needs(const struct spec_work *w, enum bp_loss loss, int outputs, char *text, size_t size)
+{
+    if (loss == BP_LOSS_CROSS_ENTROPY)
+        snprintf(text, size, "%d units for the %d classes of \"%.80s\"", outputs, outputs, w->target->name);
+    else
+        snprintf(text, size, "%d unit%s for \"%.80s\"", outputs, outputs == 1 ? "" : "s", w->target->name);
+}
+
+static void settle_output(struct spec_work *w, enum bp_loss loss, int outputs)
+{
+    json_t *layers = spec_layers(w->doc);
+    char pointer[64], text[160];
+    needs(w, loss, outputs, text, sizeof text);
+    int at = last_dense(layers);
+    json_t *dense = json_array_get(layers, (size_t)(at < 0 ? 0 : at));
+    size_t last = json_array_size(layers) - 1;
+    long long units = at < 0 ? 0 : json_integer_value(json_object_get(dense, "units"));
+    const char *end = spec_activation(json_array_get(layers, last));
+    bool shown = folds(loss, end), logits = strcmp(end, "linear") == 0 && at == (int)last;
+
+    if (at >= 0 && !is_auto(dense) && units != outputs && (shown || logits)) {
+        layer_pointer((size_t)at, "units", pointer, sizeof pointer);
+        spec_fault(w, pointer, "incompatible", "auto", NULL,
+                   "this %s layer ends the network with %lld unit%s, but it takes %s: write \"units\": \"auto\", or "
+                   "give it an activation such as relu if it is meant as a hidden layer",
+                   shown ? end : "linear", units, units == 1 ? "" : "s", text);
+        return;
+    }
+    /* With mse any function may end the network; the others need logits. */
+    bool output = at >= 0 && (is_auto(dense) || (units == outputs && (shown || logits || loss == BP_LOSS_MSE)));
+    if (output && is_auto(dense))
+        spec_set(w, dense, "units", json_integer(outputs));
+    if (output) {
+        fold(w, loss);
+        end = spec_activation(json_array_get(layers, json_array_size(layers) - 1));
+        if (loss != BP_LOSS_MSE && strcmp(end, "linear") != 0) {
+            layer_pointer(last, NULL, pointer, sizeof pointer);
+            spec_warn(w, pointer, "unusual_output", "%s takes logits, which may be any number; %s limits them",
+                      bp_loss_name(loss), end);
+        }
+        return;
+    }
+    spec_warn(w, "/model/layers", "inferred", "an output layer was added: dense, %s", text);
+    insert_layer(w, json_array_size(layers), make_layer(w, "dense", outputs));
+}
+
+static void check_auto(struct spec_work *w)
+{
+    size_t i;
+    json_t *layer;
+    json_array_foreach(spec_layers(w->doc), i, layer) if (is_auto(layer))
+    {
+        char pointer[64];
+        layer_pointer(i, "units", pointer, sizeof pointer);
+        spec_fault(w, pointer, "incompatible", NULL, NULL,
+                   "\"auto\" is for the last layer, whose units the target decides; give a number here");
+    }
+}
+
+/* --- the rest ----------------------------------------------------------------------------------------------------- */
+static void settle_flatten(struct spec_work *w, int rank)
+{
+    size_t i;
+    json_t *layer;
+    json_array_foreach(spec_layers(w->doc), i, layer)
+    {
+        if (rank < 2 || is_type(layer, "flatten"))
+            return;
+        if (is_type(layer, "dense"))
+            break;
+    }
+    if (i == json_array_size(spec_layers(w->doc)))
+        return;
+    char pointer[64];
+    layer_pointer(i, NULL, pointer, sizeof pointer);
+    spec_warn(w, pointer, "inferred", "a flatten layer was put before this dense layer: the input has %d dimensions",
+              rank);
+    insert_layer(w, i, make_layer(w, "flatten", 0));
+}
+
+/* The layer with its name in second place, where a person looks for it. */
+static json_t *with_name(struct spec_work *w, json_t *layer, const char *name)
+{
+    json_t *out = json_object();
+    spec_set(w, out, "type", json_incref(json_object_get(layer, "type")));
+    spec_set(w, out, "name", json_string(name));
+    if (json_object_update_missing(out, layer))
+        w->nomem = true;
+    return out;
+}
+
+static void settle_names(struct spec_work *w)
+{
+    json_t *layers = spec_layers(w->doc), *layer;
+    json_t *used = json_object(), *counts = json_object();
+    char pointer[64], user[512], name[BP_LAYER_NAME_MAX + 32];
+    size_t i;
+    json_array_foreach(layers, i, layer)
+    {
+        const char *given = json_string_value(json_object_get(layer, "name"));
+        if (!given)
+            continue;
+        const char *other = json_string_value(json_object_get(used, given));
+        layer_pointer(i, "name", pointer, sizeof pointer);
+        spec_origin(w, pointer, user, sizeof user);
+        if (other)
+            spec_fault(w, pointer, "duplicate", NULL, NULL, "\"%s\" is the name of two layers (see %s)", given,
+                       other);
+        else
+            spec_set(w, used, given, json_string(user));
+    }
+    for (i = 0; i < json_array_size(layers) && !w->nomem; i++) {
+        layer = json_array_get(layers, i);
+        const char *type = spec_kind(layer, "type");
+        long long number = json_integer_value(json_object_get(counts, type));
+        if (json_object_get(layer, "name"))
+            continue;
+        do
+            snprintf(name, sizeof name, "%s_%lld", type, ++number);
+        while (json_object_get(used, name));
+        spec_set(w, counts, type, json_integer(number));
+        if (json_array_set_new(layers, i, with_name(w, layer, name)))
+            w->nomem = true;
+    }
+    json_decref(used);
+    json_decref(counts);
+}
+
+/* A target that is scaled to deviation 1 needs an output that can reach every number. */
+static void settle_target_scale(struct spec_work *w, enum bp_loss loss)
+{
+    json_t *dataset = json_object_get(w->doc, "dataset"), *layers = spec_layers(w->doc);
+    const char *given = json_string_value(json_object_get(dataset, "target_scale"));
+    const char *end = spec_activation(json_array_get(layers, json_array_size(layers) - 1));
+    bool open = strcmp(end, "linear") == 0 || strcmp(end, "leaky_relu") == 0;
+    if (given && strcmp(given, "standard") == 0 && loss != BP_LOSS_MSE) {
+        spec_fault(w, "/dataset/target_scale", "incompatible", "none", NULL,
+                   "a target can be scaled with the loss mse only, not with %s", bp_loss_name(loss));
+        return;
+    }
+    if (given)
+        return;
+    if (loss == BP_LOSS_MSE && !open)
+        spec_warn(w, "/model/layers", "inferred",
+                  "the target is not scaled, because the output's %s does not reach every number", end);
+    spec_set(w, dataset, "target_scale", json_string(loss == BP_LOSS_MSE && open ? "standard" : "none"));
+}
+
+void spec_complete_layers(struct spec_work *w)
+{
+    enum bp_loss loss = spec_loss(spec_kind(json_object_get(w->doc, "loss"), "type"));
+    if (loss == BP_LOSS_COUNT)
+        return;
+    settle_output(w, loss, bp_transform_target(w->transform, 0)->outputs);
+    check_auto(w);
+    settle_flatten(w, bp_transform_shape(w->transform).rank);
+    settle_names(w);
+    settle_target_scale(w, loss);
+}
+
+/* --- symmetry ----------------------------------------------------------------------------------------------------- */
+/* Whether all elements start with one value. */
+static bool is_constant(const json_t *initializer)
+{
+    const char *kind = spec_kind(initializer, "type");
+    double low = json_number_value(json_object_get(initializer, "low"));
+    double high = json_number_value(json_object_get(initializer, "high"));
+    if (strcmp(kind, "zeros") == 0 || strcmp(kind, "ones") == 0 || strcmp(kind, "constant") == 0)
+        return true;
+    if (strcmp(kind, "uniform") == 0)
+        return low == high;
+    return (strcmp(kind, "normal") == 0 || strcmp(kind, "truncated_normal") == 0) &&
+           json_number_value(json_object_get(initializer, "std")) == 0;
+}
+
+/* The units of a hidden layer that start alike get the same error signal, and stay alike for ever. */
+void spec_check_symmetry(struct spec_work *w)
+{
+    json_t *layers = spec_layers(w->doc), *layer;
+    bool allowed = json_is_true(json_object_get(w->doc, "allow_symmetric"));
+    size_t i, last = 0;
+    json_array_foreach(layers, i, layer) if (is_type(layer, "dense")) last = i;
+    json_array_foreach(layers, i, layer)
+    {
+        const json_t *initializer = json_object_get(layer, "kernel_initializer");
+        const char *kind = spec_kind(initializer, "type");
+        char pointer[64];
+        layer_pointer(i, "kernel_initializer", pointer, sizeof pointer);
+        if (strcmp(kind, "uniform") == 0 && json_number_value(json_object_get(initializer, "low")) >
+                                                json_number_value(json_object_get(initializer, "high")))
+            spec_fault(w, pointer, "out_of_range", NULL, NULL, "low must be at most high");
+        if (allowed || i == last || !is_type(layer, "dense") || !is_constant(initializer) ||
+            json_integer_value(json_object_get(layer, "units")) < 2)
+            continue;
+        spec_fault(w, pointer, "symmetric", "kaiming_uniform", NULL,
+                   "all units of this hidden layer would start with the same weights, get the same error signal and "
+                   "learn the same thing: %lld units as good as one (the symmetry problem). Use a random initializer "
+                   "such as kaiming_uniform, or set \"allow_symmetric\": true to watch it happen",
+                   (long long)json_integer_value(json_object_get(layer, "units")));
+    }
+}
