@@ -38,6 +38,19 @@ struct bp_table_column {
     const int64_t *counts; /* rows of each level, or of each value; NULL where neither is kept */
 };
 
+/* The first bytes of a table's file. Little-endian; a file of another byte order is refused. */
+struct bp_table_header {
+    char magic[8];       /* BP_TABLE_MAGIC */
+    uint32_t version;    /* BP_TABLE_VERSION */
+    uint32_t byte_order; /* BP_TABLE_BYTE_ORDER, as the writer stored it */
+    uint64_t rows, stride;
+    uint8_t source[32]; /* SHA-256 of what it was made of, the name of a file in raw/ */
+};
+
+#define BP_TABLE_MAGIC "bptable\n"
+#define BP_TABLE_VERSION 1 /* raised when the bytes of a table or its description change their meaning */
+#define BP_TABLE_BYTE_ORDER 0x01020304u
+
 #define BP_DISTINCT_MAX 1000
 #define BP_COLUMNS_MAX 16384
 

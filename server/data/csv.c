@@ -1,0 +1,302 @@
+/* csv.c: the scanner. A row is first scanned without changing a byte, so that it can be scanned again when the block
+ * ends in the middle of it; when it is complete, doubled quotes are undone in place. */
+#include "data/csv.h"
+
+#include "data/table.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK (1 << 20)
+
+enum scan { SCAN_ROW, SCAN_MORE /* the block ends inside the row */, SCAN_FAULT };
+
+bp_status bp_csv_init(struct bp_csv *csv, struct bp_stream *in, char delimiter, struct bp_error *err)
+{
+    memset(csv, 0, sizeof *csv);
+    csv->in = in;
+    csv->delimiter = delimiter;
+    csv->next = 1;
+    csv->stops[(unsigned char)delimiter] = csv->stops['\n'] = csv->stops['\r'] = true;
+    csv->capacity = BLOCK;
+    csv->buffer = malloc(csv->capacity + 1); /* and one for the sentinel */
+    if (!csv->buffer)
+        return bp_fail(err, BP_NOMEM, "no memory to read the CSV");
+    csv->buffer[0] = '\n';
+    return BP_OK;
+}
+
+void bp_csv_done(struct bp_csv *csv)
+{
+    free(csv->buffer);
+    free(csv->fields);
+    memset(csv, 0, sizeof *csv);
+}
+
+char *bp_csv_quote(const char *text, size_t size, char dst[BP_CSV_QUOTE])
+{
+    size_t n = size < BP_CSV_QUOTE - 4 ? size : BP_CSV_QUOTE - 4;
+    while (n < size && n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80)
+        n--; /* not through the middle of a character */
+    for (size_t i = 0; i < n; i++)
+        dst[i] = (unsigned char)text[i] < ' ' || text[i] == 0x7f ? '.' : text[i];
+    strcpy(dst + n, n < size ? "..." : "");
+    return dst;
+}
+
+/* --- bytes ---------------------------------------------------------------------------------------------------------- */
+
+/* Whether all bytes are ASCII and none is 0, eight at a time. */
+static bool plain_ascii(const char *p, size_t n)
+{
+    uint64_t bad = 0;
+    for (; n >= 8; p += 8, n -= 8) {
+        uint64_t v;
+        memcpy(&v, p, 8);
+        bad |= (v | (v - UINT64_C(0x0101010101010101))) & UINT64_C(0x8080808080808080);
+    }
+    for (; n; p++, n--)
+        bad |= (unsigned char)*p >= 0x80 || *p == 0;
+    return bad == 0;
+}
+
+/* The first byte that is not UTF-8 (no overlong forms, no surrogates, nothing above U+10FFFF) or is 0; NULL: none. */
+static const char *utf8_fault(const char *text, const char *end)
+{
+    const unsigned char *p = (const unsigned char *)text, *e = (const unsigned char *)end;
+    while (p < e) {
+        unsigned c = *p;
+        int more = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : c >= 0xe0 && c < 0xf0 ? 2 : c >= 0xf0 && c < 0xf5 ? 3 : -1;
+        if (c == 0 || more < 0 || e - p <= more)
+            return (const char *)p;
+        for (int i = 1; i <= more; i++)
+            if ((p[i] & 0xc0) != 0x80)
+                return (const char *)p;
+        if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) ||
+            (c == 0xf4 && p[1] > 0x8f))
+            return (const char *)p;
+        p += 1 + more;
+    }
+    return NULL;
+}
+
+static int64_t count_lines(const char *p, const char *end)
+{
+    int64_t n = 0;
+    for (; p < end; p++)
+        n += *p == '\n' || (*p == '\r' && !(p + 1 < end && p[1] == '\n'));
+    return n;
+}
+
+/* Moves what is left to the front and reads as much as fits, in a larger buffer where the row fills it. */
+static bp_status fill(struct bp_csv *csv, struct bp_error *err)
+{
+    size_t left = csv->end - csv->begin;
+    bool first = csv->next == 1 && csv->end == 0;
+    if (csv->begin > 0) {
+        memmove(csv->buffer, csv->buffer + csv->begin, left);
+        csv->begin = 0;
+        csv->end = left;
+    } else if (left == csv->capacity) {
+        if (left >= BP_CSV_ROW_MAX)
+            return bp_fail_at(err, BP_LIMIT, "row_too_long", "line %lld: the row is longer than %d bytes",
+                              (long long)csv->next, BP_CSV_ROW_MAX);
+        char *grown = realloc(csv->buffer, csv->capacity * 2 + 1);
+        if (!grown)
+            return bp_fail(err, BP_NOMEM, "no memory for the row in line %lld", (long long)csv->next);
+        csv->buffer = grown;
+        csv->capacity *= 2;
+    }
+    size_t got, ask = csv->capacity - csv->end;
+    bp_status status = bp_stream_read(csv->in, csv->buffer + csv->end, ask, &got, err);
+    if (status != BP_OK)
+        return status;
+    bool plain = plain_ascii(csv->buffer + csv->end, got);
+    csv->suspect = !plain || (csv->suspect && left > 0);
+    csv->end += got;
+    csv->eof = got < ask;
+    csv->buffer[csv->end] = '\n'; /* the sentinel: scanning stops here without looking at the length */
+    if (first && csv->end >= 3 && memcmp(csv->buffer, "\xef\xbb\xbf", 3) == 0)
+        csv->begin = 3;
+    return BP_OK;
+}
+
+/* --- rows ----------------------------------------------------------------------------------------------------------- */
+
+static enum scan fault(struct bp_csv *csv, bp_status code, const char *where, const char *at, const char *what,
+                       struct bp_error *err)
+{
+    int64_t line = csv->next + count_lines(csv->buffer + csv->begin, at);
+    bp_fail_at(err, code, where, "line %lld, column %d: %s", (long long)line, csv->nfields + 1, what);
+    return SCAN_FAULT;
+}
+
+static struct bp_csv_field *new_field(struct bp_csv *csv, struct bp_error *err)
+{
+    if (csv->nfields == csv->fields_capacity) {
+        if (csv->nfields >= BP_COLUMNS_MAX) {
+            bp_fail_at(err, BP_LIMIT, "too_many_columns", "line %lld: the row has more than %d columns",
+                       (long long)csv->next, BP_COLUMNS_MAX);
+            return NULL;
+        }
+        int capacity = csv->fields_capacity ? csv->fields_capacity * 2 : 64;
+        struct bp_csv_field *grown = realloc(csv->fields, (size_t)capacity * sizeof *grown);
+        if (!grown) {
+            bp_fail(err, BP_NOMEM, "no memory for a row of %d columns", capacity);
+            return NULL;
+        }
+        csv->fields = grown;
+        csv->fields_capacity = capacity;
+    }
+    return &csv->fields[csv->nfields];
+}
+
+/* A quoted field that opens at *pp; leaves *pp behind its closing quote and any spaces. */
+static enum scan scan_quoted(struct bp_csv *csv, char **pp, struct bp_csv_field *field, struct bp_error *err)
+{
+    char *open = *pp, *end = csv->buffer + csv->end, *q = open + 1;
+    *field = (struct bp_csv_field){.text = q, .quoted = true};
+    for (;;) {
+        q = q < end ? memchr(q, '"', (size_t)(end - q)) : NULL;
+        if (!q) {
+            if (csv->eof)
+                return fault(csv, BP_INVALID, "unclosed_quote", open, "the quote that opens here is never closed", err);
+            if (end - open > BP_CSV_FIELD_MAX)
+                return fault(csv, BP_INVALID, "unclosed_quote", open,
+                             "the quote that opens here is not closed within 1 MiB", err);
+            return SCAN_MORE;
+        }
+        if (q + 1 == end && !csv->eof)
+            return SCAN_MORE;
+        if (q + 1 == end || q[1] != '"')
+            break;
+        field->doubled = true;
+        q += 2;
+    }
+    field->size = (size_t)(q - field->text);
+    q++;
+    while (q < end && *q == ' ' && csv->delimiter != ' ')
+        q++;
+    if (q < end && !csv->stops[(unsigned char)*q])
+        return fault(csv, BP_INVALID, "text_after_quote", open,
+                     "there is text between the closing quote and the delimiter (a quote inside quotes is doubled)", err);
+    *pp = q;
+    return SCAN_ROW;
+}
+
+/* Scans one row from `begin`; *ret_end is the first byte behind it. */
+static enum scan scan_row(struct bp_csv *csv, char **ret_end, struct bp_error *err)
+{
+    char *p = csv->buffer + csv->begin, *end = csv->buffer + csv->end;
+    csv->nfields = 0;
+    for (;;) {
+        struct bp_csv_field *field = new_field(csv, err);
+        if (!field)
+            return SCAN_FAULT;
+        if (p < end && *p == '"') {
+            enum scan scan = scan_quoted(csv, &p, field, err);
+            if (scan != SCAN_ROW)
+                return scan;
+        } else {
+            char *start = p;
+            while (!csv->stops[(unsigned char)*p])
+                p++;
+            *field = (struct bp_csv_field){.text = start, .size = (size_t)(p - start)};
+        }
+        if (field->size > BP_CSV_FIELD_MAX)
+            return fault(csv, BP_LIMIT, "field_too_long", field->text, "the field is longer than 1 MiB", err);
+        csv->nfields++;
+        if (p == end) { /* the sentinel */
+            *ret_end = p;
+            return csv->eof ? SCAN_ROW : SCAN_MORE;
+        }
+        char stop = *p;
+        if (stop == '\r' && p + 1 == end && !csv->eof)
+            return SCAN_MORE; /* a newline may follow */
+        p++;
+        if (stop == csv->delimiter)
+            continue;
+        csv->newlines = true;
+        if (stop == '\r' && p < end && *p == '\n')
+            p++;
+        *ret_end = p;
+        return SCAN_ROW;
+    }
+}
+
+static void undouble(struct bp_csv_field *field)
+{
+    char *to = field->text;
+    const char *from = field->text, *end = from + field->size;
+    while (from < end) {
+        if (*from == '"')
+            from++;
+        *to++ = *from++;
+    }
+    field->size = (size_t)(to - field->text);
+}
+
+/* The row [begin, end) is complete. */
+static bp_status finish_row(struct bp_csv *csv, char *end, struct bp_error *err)
+{
+    char *begin = csv->buffer + csv->begin;
+    if (csv->suspect) {
+        const char *bad = utf8_fault(begin, end);
+        if (bad)
+            return bp_fail_at(err, BP_INVALID, "not_utf8",
+                              *bad ? "line %lld: byte 0x%02x is not UTF-8: save the file as UTF-8"
+                                   : "line %lld: there is a zero byte (0x%02x): this is no text file, or is UTF-16",
+                              (long long)(csv->next + count_lines(begin, bad)), (unsigned)(unsigned char)*bad);
+    }
+    csv->line = csv->next;
+    for (int i = 0; i < csv->nfields; i++) {
+        struct bp_csv_field *field = &csv->fields[i];
+        if (!field->quoted)
+            continue;
+        csv->next += count_lines(field->text, field->text + field->size);
+        if (field->doubled)
+            undouble(field);
+    }
+    csv->next++;
+    csv->begin = (size_t)(end - csv->buffer);
+    return BP_OK;
+}
+
+bp_status bp_csv_next(struct bp_csv *csv, bool *ret, struct bp_error *err)
+{
+    bp_status status;
+    for (;;) {
+        if (csv->begin == csv->end && !csv->eof && (status = fill(csv, err)) != BP_OK)
+            return status;
+        if (csv->begin == csv->end && csv->eof) {
+            *ret = false;
+            return BP_OK;
+        }
+        char *end;
+        struct bp_error local;
+        enum scan scan = scan_row(csv, &end, err ? err : &local);
+        if (scan == SCAN_FAULT)
+            return err ? err->code : local.code;
+        if (scan == SCAN_MORE) {
+            if ((status = fill(csv, err)) != BP_OK)
+                return status;
+            continue;
+        }
+        if ((status = finish_row(csv, end, err)) != BP_OK)
+            return status;
+        if (csv->nfields == 1 && csv->fields[0].size == 0 && !csv->fields[0].quoted)
+            continue;
+        csv->offset++;
+        *ret = true;
+        return BP_OK;
+    }
+}
+
+bp_status bp_csv_expect(const struct bp_csv *csv, int n, struct bp_error *err)
+{
+    if (csv->nfields == n)
+        return BP_OK;
+    return bp_fail_at(err, BP_INVALID, "ragged_row", "line %lld: %d columns expected, %d found", (long long)csv->line, n,
+                      csv->nfields);
+}

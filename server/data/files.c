@@ -1,0 +1,124 @@
+/* files.c: see files.h. */
+#include "data/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WRITE_BLOCK (1 << 20)
+
+bp_status bp_files_path(char dst[BP_FILES_PATH], const char *dir, const char *sub, const char *name,
+                        const char *suffix, struct bp_error *err)
+{
+    int n = snprintf(dst, BP_FILES_PATH, "%s/%s%s%s%s", dir, sub, name[0] ? "/" : "", name, suffix);
+    if (n < 0 || n >= BP_FILES_PATH)
+        return bp_fail(err, BP_LIMIT, "the path of the data directory is too long");
+    return BP_OK;
+}
+
+bool bp_files_is_hash(const char *text)
+{
+    return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
+}
+
+bp_status bp_files_fail(struct bp_error *err, const char *doing)
+{
+    int code = errno;
+    bool full = code == ENOSPC || code == EDQUOT;
+    return bp_fail(err, full ? BP_FULL : BP_IO, "%s: %s", doing, strerror(code));
+}
+
+static bp_status sync_path(const char *path, int flags, struct bp_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
+    if (fd < 0)
+        return bp_files_fail(err, "opening a file to sync it");
+    bp_status status = fsync(fd) == 0 ? BP_OK : bp_files_fail(err, "syncing a file");
+    close(fd);
+    return status;
+}
+
+bp_status bp_files_sync(const char *path, struct bp_error *err)
+{
+    return sync_path(path, 0, err);
+}
+
+bp_status bp_files_sync_dir(const char *dir, const char *sub, struct bp_error *err)
+{
+    char path[BP_FILES_PATH];
+    bp_status status = bp_files_path(path, dir, sub, "", "", err);
+    return status == BP_OK ? sync_path(path, O_DIRECTORY, err) : status;
+}
+
+bp_status bp_writer_open(struct bp_writer *writer, const char *path, struct bp_error *err)
+{
+    struct bp_writer w = {.fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)};
+    if (w.fd < 0)
+        return bp_files_fail(err, "creating a file in the data directory");
+    w.buffer = malloc(WRITE_BLOCK);
+    if (!w.buffer) {
+        close(w.fd);
+        unlink(path);
+        return bp_fail(err, BP_NOMEM, "no memory to write the table");
+    }
+    *writer = w;
+    return BP_OK;
+}
+
+static bp_status write_all(int fd, const uint8_t *bytes, size_t n, struct bp_error *err)
+{
+    while (n > 0) {
+        ssize_t put = write(fd, bytes, n);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0)
+            return bp_files_fail(err, "writing the table");
+        bytes += put;
+        n -= (size_t)put;
+    }
+    return BP_OK;
+}
+
+static bp_status flush(struct bp_writer *writer, struct bp_error *err)
+{
+    bp_status status = write_all(writer->fd, writer->buffer, writer->used, err);
+    writer->used = 0;
+    return status;
+}
+
+bp_status bp_writer_put(struct bp_writer *writer, const void *bytes, size_t n, struct bp_error *err)
+{
+    bp_status status;
+    if (writer->used + n > WRITE_BLOCK && (status = flush(writer, err)) != BP_OK)
+        return status;
+    if (n > WRITE_BLOCK)
+        return write_all(writer->fd, bytes, n, err);
+    memcpy(writer->buffer + writer->used, bytes, n);
+    writer->used += n;
+    return BP_OK;
+}
+
+bp_status bp_writer_finish(struct bp_writer *writer, struct bp_error *err)
+{
+    bp_status status = flush(writer, err);
+    if (status == BP_OK && fsync(writer->fd) != 0)
+        status = bp_files_fail(err, "syncing the table");
+    int fd = writer->fd;
+    writer->fd = -1;
+    if (close(fd) != 0 && status == BP_OK)
+        status = bp_files_fail(err, "closing the table");
+    bp_writer_done(writer);
+    return status;
+}
+
+void bp_writer_done(struct bp_writer *writer)
+{
+    if (writer->fd >= 0)
+        close(writer->fd);
+    free(writer->buffer);
+    writer->buffer = NULL;
+    writer->fd = -1;
+}

@@ -1,0 +1,298 @@
+/* ingest_csv.c: a CSV becomes a table in two passes: one finds types, levels and figures, one writes the rows.
+ *
+ * A column all of whose present fields are numbers is a number column; any other is a category, or text where it has
+ * too many levels. Spaces around a field do not count. When a column shows numbers first and a text later, the levels
+ * that went by are collected in a further pass over just those columns.
+ */
+#include "data/csv.h"
+#include "data/ingest.h"
+#include "data/number.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A field without the spaces around it; false: it is missing. */
+static inline bool present(const struct bp_csv_field *field, const char **ret_text, size_t *ret_size)
+{
+    *ret_text = field->text;
+    *ret_size = field->size;
+    if (field->size == 0)
+        return false;
+    char last = field->text[field->size - 1], first = *field->text;
+    if (first == ' ' || first == '\t' || last == ' ' || last == '\t')
+        bp_text_trim(ret_text, ret_size);
+    return *ret_size > 4 || !bp_text_missing(*ret_text, *ret_size);
+}
+
+static bp_status add_text(struct bp_ingest *ingest, struct bp_ingest_column *c, const char *text, size_t size,
+                          int64_t line, struct bp_error *err)
+{
+    if (c->texts++ == 0) {
+        c->mixed = c->numbers > 0;
+        c->odd_line = line;
+        char quote[BP_CSV_QUOTE];
+        snprintf(c->odd_text, sizeof c->odd_text, "%s", bp_csv_quote(text, size, quote));
+    }
+    return c->mixed ? BP_OK : bp_level_set_add(&c->levels, text, size, &ingest->budget, err);
+}
+
+static bp_status scan_field(struct bp_ingest *ingest, struct bp_ingest_column *c, const struct bp_csv_field *field,
+                            int64_t line, struct bp_error *err)
+{
+    const char *text;
+    size_t size;
+    double v;
+    if (!present(field, &text, &size)) {
+        c->missing++;
+        return BP_OK;
+    }
+    if (!bp_number_parse(text, size, &v))
+        return add_text(ingest, c, text, size, line, err);
+    bp_status status = bp_ingest_number(ingest, c, v, err);
+    if (status == BP_OK && c->texts > 0 && !c->mixed)
+        status = bp_level_set_add(&c->levels, text, size, &ingest->budget, err);
+    return status;
+}
+
+/* --- names ---------------------------------------------------------------------------------------------------------- */
+
+struct named {
+    const char *name;
+    int index;
+};
+
+static int compare_names(const void *a, const void *b)
+{
+    const struct named *x = a, *y = b;
+    int order = strcmp(x->name, y->name);
+    return order ? order : x->index - y->index;
+}
+
+static bp_status check_unique(const struct bp_ingest *ingest, struct bp_error *err)
+{
+    bp_status status = BP_OK;
+    struct named *names = malloc((size_t)ingest->ncolumns * sizeof *names);
+    if (!names)
+        return bp_fail(err, BP_NOMEM, "no memory for %d names", ingest->ncolumns);
+    for (int i = 0; i < ingest->ncolumns; i++)
+        names[i] = (struct named){ingest->columns[i].name, i};
+    qsort(names, (size_t)ingest->ncolumns, sizeof *names, compare_names);
+    for (int i = 1; i < ingest->ncolumns && status == BP_OK; i++)
+        if (strcmp(names[i - 1].name, names[i].name) == 0)
+            status = bp_fail_at(err, BP_INVALID, "duplicate_column",
+                                "columns %d and %d of the header have the same name '%s'", names[i - 1].index + 1,
+                                names[i].index + 1, names[i].name);
+    free(names);
+    return status;
+}
+
+/* Names from the header, the current row of csv, or column_1, column_2, … */
+static bp_status name_columns(struct bp_ingest *ingest, const struct bp_csv *csv, struct bp_error *err)
+{
+    int unnamed = 0;
+    for (int i = 0; i < ingest->ncolumns; i++) {
+        char made[32];
+        snprintf(made, sizeof made, "column_%d", i + 1);
+        const char *text = made;
+        size_t size = strlen(made);
+        if (ingest->header) {
+            text = csv->fields[i].text;
+            size = csv->fields[i].size;
+            bp_text_trim(&text, &size);
+        }
+        if (size == 0 && unnamed)
+            return bp_fail_at(err, BP_INVALID, "empty_column_name", "columns %d and %d of the header have no name",
+                              unnamed, i + 1);
+        if (size == 0)
+            unnamed = i + 1;
+        if (size > BP_NAME_BYTES_MAX)
+            return bp_fail_at(err, BP_LIMIT, "column_name_too_long", "the name of column %d is longer than %d bytes",
+                              i + 1, BP_NAME_BYTES_MAX);
+        if (!(ingest->columns[i].name = strndup(text, size)))
+            return bp_fail(err, BP_NOMEM, "no memory for the name of column %d", i + 1);
+    }
+    if (unnamed)
+        return bp_fail_at(err, BP_INVALID, "empty_column_name", "column %d of the header has no name", unnamed);
+    return check_unique(ingest, err);
+}
+
+/* --- passes --------------------------------------------------------------------------------------------------------- */
+
+typedef bp_status visit_row(struct bp_ingest *ingest, const struct bp_csv *csv, void *ctx, struct bp_error *err);
+
+/* Runs over all rows but the header. In the first pass (no columns yet) the first row makes the columns. */
+static bp_status each_row(struct bp_ingest *ingest, struct bp_stream *in, visit_row *visit, void *ctx,
+                          int64_t *ret_rows, struct bp_error *err)
+{
+    struct bp_csv csv = {0};
+    bool row, first = true;
+    int64_t rows = 0;
+    bp_status status;
+    if ((status = bp_stream_rewind(in, err)) != BP_OK ||
+        (status = bp_csv_init(&csv, in, ingest->delimiter, err)) != BP_OK)
+        goto out;
+    while ((status = bp_csv_next(&csv, &row, err)) == BP_OK && row) {
+        if (first && ingest->ncolumns == 0 &&
+            ((status = bp_ingest_columns(ingest, csv.nfields, err)) != BP_OK ||
+             (status = name_columns(ingest, &csv, err)) != BP_OK))
+            goto out;
+        if (first && ingest->header) {
+            first = false;
+            continue;
+        }
+        first = false;
+        if ((status = bp_csv_expect(&csv, ingest->ncolumns, err)) != BP_OK)
+            goto out;
+        if (rows == BP_ROWS_MAX) {
+            status = bp_fail_at(err, BP_LIMIT, "too_many_rows", "the file has more than %lld rows",
+                                (long long)BP_ROWS_MAX);
+            goto out;
+        }
+        if ((status = visit(ingest, &csv, ctx, err)) != BP_OK)
+            goto out;
+        rows++;
+    }
+    if (status == BP_OK)
+        *ret_rows = rows;
+out:
+    bp_csv_done(&csv);
+    return status;
+}
+
+static bp_status scan_row(struct bp_ingest *ingest, const struct bp_csv *csv, void *ctx, struct bp_error *err)
+{
+    (void)ctx;
+    for (int i = 0; i < ingest->ncolumns; i++) {
+        bp_status status = scan_field(ingest, &ingest->columns[i], &csv->fields[i], csv->line, err);
+        if (status != BP_OK)
+            return status;
+    }
+    return BP_OK;
+}
+
+/* Collects the levels of the columns that turned out to be mixed. */
+static bp_status scan_mixed(struct bp_ingest *ingest, const struct bp_csv *csv, void *ctx, struct bp_error *err)
+{
+    (void)ctx;
+    for (int i = 0; i < ingest->ncolumns; i++) {
+        struct bp_ingest_column *c = &ingest->columns[i];
+        const char *text;
+        size_t size;
+        if (!c->mixed || !present(&csv->fields[i], &text, &size))
+            continue;
+        bp_status status = bp_level_set_add(&c->levels, text, size, &ingest->budget, err);
+        if (status != BP_OK)
+            return status;
+    }
+    return BP_OK;
+}
+
+static bp_status scan_stream(struct bp_ingest *ingest, struct bp_stream *in, struct bp_error *err)
+{
+    bp_status status = each_row(ingest, in, scan_row, NULL, &ingest->rows, err);
+    if (status != BP_OK)
+        return status;
+    if (ingest->rows == 0)
+        return bp_fail_at(err, BP_INVALID, "empty_dataset", "the file has no rows%s",
+                          ingest->header ? " below its header" : "");
+    bool mixed = false;
+    for (int i = 0; i < ingest->ncolumns; i++)
+        mixed = mixed || ingest->columns[i].mixed;
+    int64_t rows;
+    return mixed ? each_row(ingest, in, scan_mixed, NULL, &rows, err) : BP_OK;
+}
+
+bp_status bp_ingest_csv_scan(struct bp_ingest *ingest, struct bp_error *err)
+{
+    struct bp_stream *in = NULL;
+    struct bp_csv_dialect dialect;
+    bp_status status;
+    if ((status = bp_ingest_open(ingest, 0, &in, err)) != BP_OK ||
+        (status = bp_csv_sniff(in, ingest->options->delimiter, ingest->options->header, &dialect, err)) != BP_OK)
+        goto out;
+    ingest->compressed[0] = bp_stream_compressed(in);
+    ingest->delimiter = dialect.delimiter;
+    ingest->header = dialect.header;
+    if ((status = scan_stream(ingest, in, err)) != BP_OK)
+        goto out;
+    if (!ingest->header && dialect.header_found)
+        bp_ingest_warn(ingest, "no_header", "",
+                       "the first row was taken for data, and the columns are called column_1, column_2, …; "
+                       "?header=true makes it names");
+    status = bp_ingest_settle(ingest, err);
+out:
+    bp_stream_close(in);
+    return status;
+}
+
+/* --- rows ----------------------------------------------------------------------------------------------------------- */
+
+struct row_writer {
+    struct bp_writer *writer;
+    uint8_t *row;
+};
+
+static bp_status changed(struct bp_error *err)
+{
+    return bp_fail(err, BP_INTERNAL, "the uploaded file changed while it was read");
+}
+
+static bp_status store_field(const struct bp_ingest_column *c, const struct bp_csv_field *field, uint8_t *row,
+                             struct bp_error *err)
+{
+    const char *text;
+    size_t size;
+    bool there = present(field, &text, &size);
+    if (c->kind == BP_COLUMN_CATEGORY) {
+        int32_t code = there ? bp_level_set_find(&c->levels, text, size) : -1;
+        if (there && code < 0)
+            return changed(err);
+        memcpy(row + c->offset, &code, sizeof code);
+        return BP_OK;
+    }
+    double v = NAN;
+    if (there && !bp_number_parse(text, size, &v))
+        return changed(err);
+    if (c->type == BP_F64) {
+        memcpy(row + c->offset, &v, sizeof v);
+    } else {
+        float f = (float)v;
+        memcpy(row + c->offset, &f, sizeof f);
+    }
+    return BP_OK;
+}
+
+static bp_status write_row(struct bp_ingest *ingest, const struct bp_csv *csv, void *ctx, struct bp_error *err)
+{
+    struct row_writer *w = ctx;
+    for (int i = 0; i < ingest->ncolumns; i++) {
+        bp_status status;
+        if (ingest->columns[i].kind != BP_COLUMN_TEXT &&
+            (status = store_field(&ingest->columns[i], &csv->fields[i], w->row, err)) != BP_OK)
+            return status;
+    }
+    return bp_writer_put(w->writer, w->row, ingest->stride, err);
+}
+
+bp_status bp_ingest_csv_write(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err)
+{
+    struct bp_stream *in = NULL;
+    struct row_writer w = {.writer = writer, .row = calloc(1, ingest->stride)};
+    int64_t rows;
+    bp_status status;
+    if (!w.row) {
+        status = bp_fail(err, BP_NOMEM, "no memory for a row");
+        goto out;
+    }
+    if ((status = bp_ingest_open(ingest, 0, &in, err)) != BP_OK ||
+        (status = each_row(ingest, in, write_row, &w, &rows, err)) != BP_OK)
+        goto out;
+    if (rows != ingest->rows)
+        status = changed(err);
+out:
+    bp_stream_close(in);
+    free(w.row);
+    return status;
+}

@@ -1,0 +1,29 @@
+/* number.h: text to number and back, the same on every machine and in every locale.
+ *
+ * A number is [+-] digits [. digits] [e [+-] digits], with a digit before or after the point. Nothing else is one:
+ * no inf, no hexadecimal, no 1_000, no 1,5, and nothing too large for a double. The result is correctly rounded.
+ *
+ * Threads: pure functions.
+ */
+#ifndef BP_DATA_NUMBER_H
+#define BP_DATA_NUMBER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Parses text[0..size). The byte text[size] must be readable and must not go on with the number (a delimiter, a
+ * newline, a quote, 0): so fields need not be copied. False, with *ret untouched, when it is not a number. */
+bool bp_number_parse(const char *text, size_t size, double *ret);
+
+/* Whether a trimmed field stands for a missing value: empty, NA, NaN, nan, null, NULL, ?. */
+bool bp_text_missing(const char *text, size_t size);
+
+/* Takes spaces and tabs off both ends. */
+void bp_text_trim(const char **text, size_t *size);
+
+#define BP_NUMBER_TEXT 32 /* room for any number as text */
+
+/* The shortest text that reads back to the same double ("3", "0.1"). Returns text. v is finite. */
+char *bp_number_print(double v, char text[BP_NUMBER_TEXT]);
+
+#endif
