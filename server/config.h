@@ -5,6 +5,7 @@
 #include "base/status.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct bp_config {
@@ -25,9 +26,17 @@ struct bp_config {
 
 enum bp_config_action { BP_CONFIG_RUN, BP_CONFIG_EXIT /* --help, --version, --print-config: done */ };
 
-/* Fills config from argv, environment and file. BP_INVALID with a message that names the option, its value and what
- * is allowed. Prints help, version or the configuration to stdout where asked. */
+/* Fills config from argv, environment and file. The message of a failure names the option, its value and what is
+ * allowed. BP_INVALID: the command line is wrong (exit 64). BP_CONFLICT: it is understood, but environment, file or
+ * the whole is not acceptable, such as listening beyond loopback without a token (exit 78). BP_NOMEM. Prints help,
+ * version or the configuration to stdout where asked. */
 bp_status bp_config_load(int argc, char **argv, struct bp_config *ret, enum bp_config_action *ret_action,
                          struct bp_error *err);
+
+#define BP_TOKEN_MIN 16 /* characters of a token; fewer could be guessed */
+
+/* Reads the token of --token-file, without white space at its end. BP_CONFLICT when the file cannot be read, is open
+ * to group or others, or holds no token. */
+bp_status bp_config_token(const char *path, char *ret, size_t size, struct bp_error *err);
 
 #endif
