@@ -5,9 +5,9 @@
  *   D(h) = (L(p + h) - L(p - h)) / 2h = L' + O(h^2)
  *   R(h) = (4 D(h/2) - D(h)) / 3      = L' + O(h^4)      (Richardson)
  *
- * |D(h/2) - D(h)| / 3 bounds the error of R where L is smooth between the points. Where it is too large there is a
- * kink between them, or h is too large: h shrinks, and when the last one fails too the element counts as a kink. A
- * kink exactly at p is seen in the second difference, which shrinks with h where L is smooth and does not at a kink.
+ * Where L is smooth between the points, R(h) and R(h/2) agree, and D(h) and D(h/2) nearly. Where they do not, there is a
+ * kink between them or h is too large: h shrinks, and when rounding drowns the difference the element counts as a
+ * kink. A kink exactly at p is seen in the second difference, which shrinks with h where L is smooth and only there.
  * Both tests look at numeric values alone, so that a wrong analytic gradient can never pass as a kink.
  *
  * Dropout is active, with a fixed mask: the loss is then a function like any other.
@@ -23,12 +23,14 @@
 #include <string.h>
 #include <time.h>
 
-#define ROWS_MAX 4096 /* of the random batch; a check is about a formula, not about data */
-#define STEP 1        /* of dropout's mask */
-#define FLOOR 1e-5    /* gradients below this part of the loss are compared absolutely */
-#define SMOOTH 2e-7   /* relative error of the difference quotient that is good enough */
+#define ROWS_MAX 4096  /* of the random batch; a check is about a formula, not about data */
+#define STEP 1         /* of dropout's mask */
+#define FLOOR 1e-5     /* gradients below this part of the loss are compared absolutely */
+#define SMOOTH 4e-7    /* relative error of the difference quotient that is good enough */
+#define NEARLY 1e-3    /* and of a quotient before the extrapolation */
+#define ROUNDING 4e-16 /* of a loss of about 1: a quotient over a smaller width than this allows is noise */
 
-static const double steps[] = {1e-3, 1e-4, 1e-5, 1e-6};
+static const double steps[] = {1e-3, 2.5e-4, 6e-5, 1.5e-5, 4e-6};
 
 /* Items of the random stream. */
 enum { PARAMS = 0, INPUT = 1 << 20, TARGET = 2 << 20, WEIGHT = 3 << 20, CHOICE = 4 << 20 };
@@ -115,18 +117,21 @@ static bool differentiate(const struct check *check, bp_real *p, bool parameter,
 {
     double size = fabs(*p) > 1 ? fabs(*p) : 1, at = *p;
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
-        double quotient[2], second[2];
-        for (int half = 0; half < 2; half++) {
-            double right = at + steps[i] * size / (1 + half), left = at - steps[i] * size / (1 + half);
+        double quotient[3], second[3];
+        for (int k = 0; k < 3; k++) {
+            double right = at + steps[i] * size / (1 << k), left = at - steps[i] * size / (1 << k);
             double above = loss_at(check, p, right, parameter), below = loss_at(check, p, left, parameter);
-            quotient[half] = (above - below) / (right - left); /* the width as the machine has it */
-            second[half] = fabs((above - middle) / (right - at) - (middle - below) / (at - left));
+            quotient[k] = (above - below) / (right - left); /* the width as the machine has it */
+            second[k] = fabs((above - middle) / (right - at) - (middle - below) / (at - left));
         }
-        double value = (4 * quotient[1] - quotient[0]) / 3, error = fabs(quotient[1] - quotient[0]) / 3;
-        double scale = fabs(value) > floor ? fabs(value) : floor;
-        if (!isfinite(value) || error > SMOOTH * scale)
+        double coarse = (4 * quotient[1] - quotient[0]) / 3, value = (4 * quotient[2] - quotient[1]) / 3;
+        double scale = fmax(fabs(value), floor);
+        if (ROUNDING * fmax(fabs(middle), 1) / (steps[i] * size / 4) > SMOOTH * scale)
+            return false;
+        if (!isfinite(value) || fabs(value - coarse) > SMOOTH * scale ||
+            fabs(quotient[1] - quotient[0]) > NEARLY * scale)
             continue;
-        if (second[0] > 1e-4 * scale && second[1] > 0.75 * second[0])
+        if (second[0] > 1e-4 * scale && second[2] > 0.75 * second[0])
             return false;
         *ret = value;
         return true;
