@@ -1,6 +1,8 @@
 /* choice.c: what requests about a job's weights have in common (see choice.h). */
 #include "api/choice.h"
 
+#include "log.h"
+
 bool bp_api_choose(struct bp_request *request, struct bp_reply *reply, struct bp_app *app, struct bp_choice *ret)
 {
     struct bp_error err;
@@ -27,6 +29,20 @@ bool bp_api_choose(struct bp_request *request, struct bp_reply *reply, struct bp
     default:
         bp_problem_error(reply, &err);
         return false;
+    }
+}
+
+void bp_api_stored_error(struct bp_reply *reply, const struct bp_choice *choice, struct bp_error *err)
+{
+    if (err->code == BP_CORRUPT || err->code == BP_MISMATCH) {
+        bp_log(BP_LOG_ERROR, "checkpoint cannot be used", "checkpoint", choice->checkpoint.id, "message",
+               err->message, NULL);
+        bp_problem(reply, 500, "corrupt_checkpoint",
+                   "the checkpoint %s cannot be used: %s; GET /v1/jobs/%s/checkpoints "
+                   "lists the others",
+                   choice->checkpoint.id, err->message, choice->row.id);
+    } else {
+        bp_problem_error(reply, err);
     }
 }
 

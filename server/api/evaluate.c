@@ -390,7 +390,7 @@ void bp_api_evaluate(struct bp_request *request, struct bp_reply *reply, void *a
     if (!parse_body(request, reply, &e) || !bp_api_choose(request, reply, e.app, &e.choice))
         return;
     if (bp_predictors_get(e.app->predictors, &e.choice, &e.predictor, &err)) {
-        bp_problem_error(reply, &err);
+        bp_api_stored_error(reply, &e.choice, &err);
         bp_choice_done(&e.choice);
         return;
     }

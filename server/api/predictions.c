@@ -368,7 +368,7 @@ void bp_api_predict(struct bp_request *request, struct bp_reply *reply, void *ar
     struct prediction p = {.n = 0};
     uint8_t *rows = NULL;
     if (bp_predictors_get(app->predictors, &choice, &p.predictor, &err)) {
-        bp_problem_error(reply, &err);
+        bp_api_stored_error(reply, &choice, &err);
         bp_choice_done(&choice);
         return;
     }

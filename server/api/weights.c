@@ -195,7 +195,7 @@ static void serve(struct bp_request *request, struct bp_reply *reply, struct bp_
         return;
     }
     if (lay_out(d, format, &err)) {
-        bp_problem_error(reply, &err);
+        bp_api_stored_error(reply, &d->choice, &err);
         free_download(d);
         return;
     }
