@@ -33,11 +33,11 @@ struct bp_feature {
     int count;     /* adjacent values; 1 with ONE_HOT */
     enum bp_encoding encoding;
     double fill, shift, scale;
-    int levels; /* outputs of ONE_HOT */
-    const double
-        *values; /* ONE_HOT of a numeric column: the levels' values, ascending (borrowed); NULL: v is the level */
-    int missing_level; /* ONE_HOT: the level of a missing value, -1: all zero */
-    int output;        /* index of its first output among the inputs of the network */
+    int levels;           /* outputs of ONE_HOT */
+    const double *values; /* ONE_HOT of a numeric column: the levels' values, ascending (borrowed), without one for a
+                           * missing level that is the last; NULL: v is the level */
+    int missing_level;    /* ONE_HOT: the level of a missing value, -1: all zero */
+    int output;           /* index of its first output among the inputs of the network */
 };
 
 /* The target of one head. */
@@ -45,11 +45,11 @@ struct bp_target {
     bool is_class;
     enum bp_column_type type;
     size_t offset;
-    int count;   /* adjacent values: outputs of a value target; 1 for a class */
-    int classes; /* of a class target */
-    const double
-        *values; /* class of a numeric column: the classes' values, ascending (borrowed); NULL: v is the class */
-    double shift, scale; /* value target: t = (v - shift) * scale; 0 and 1 for none */
+    int count;            /* adjacent values: outputs of a value target; 1 for a class */
+    int classes;          /* of a class target */
+    const double *values; /* class of a numeric column: the classes' values, ascending (borrowed); NULL: v is the
+                           * class */
+    double shift, scale;  /* value target: t = (v - shift) * scale; 0 and 1 for none */
 };
 
 struct bp_source {

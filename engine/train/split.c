@@ -120,11 +120,13 @@ static void share_out(struct work *w, int part, double fraction, struct remainde
     uint64_t wanted = (uint64_t)((double)w->chosen * fraction + 0.5), given = 0;
 
     for (uint64_t g = 0; g < w->ngroups; g++) {
-        double quota = (double)w->groups[g].count * fraction;
+        struct group *group = &w->groups[g];
+        double quota = (double)group->count * fraction;
+        uint64_t whole = (uint64_t)quota, left = group->count - group->give[BP_TEST];
 
-        w->groups[g].give[part] = (uint64_t)quota;
-        given += (uint64_t)quota;
-        order[g] = (struct remainder){quota - (double)(uint64_t)quota, g};
+        order[g] = (struct remainder){quota - (double)whole, g};
+        group->give[part] = whole < left || whole == 0 ? whole : left - 1;
+        given += group->give[part];
     }
     qsort(order, w->ngroups, sizeof *order, compare_remainders);
     for (uint64_t i = 0; i < w->ngroups && given < wanted; i++) {
