@@ -14,20 +14,20 @@
 #define BP_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* The panel of a B whose columns are contiguous: `from` holds each column as k numbers, `col` apart. Blocks of 16
- * rows keep both sides within the first-level cache. */
-static void pack_transposed(bp_real *dst, const bp_real *from, int k, int columns, size_t row, size_t col)
+/* The panel of a B whose columns are contiguous, column j at from + j * col: in blocks of 16 x 16. */
+static void pack_transposed(bp_real *dst, const bp_real *from, int k, int columns, size_t col)
 {
     for (int p = 0; p < k; p += BP_PANEL) {
         int rows = v16_count((size_t)p, (size_t)k);
-        bp_real *block = dst + (size_t)p * BP_PANEL;
-        const bp_real *source = from + (size_t)p * row;
-        for (int j = 0; j < columns; j++)
-            for (int r = 0; r < rows; r++)
-                block[r * BP_PANEL + j] = source[(size_t)j * col + (size_t)r * row];
-        for (int r = 0; r < rows; r++)
-            for (int j = columns; j < BP_PANEL; j++)
-                block[r * BP_PANEL + j] = 0;
+        v16 block[BP_PANEL];
+        BP_UNROLL
+        for (int j = 0; j < BP_PANEL; j++)
+            block[j] = j < columns ? v16_load_n(from + (size_t)j * col + p, rows) : v16_zero();
+        v16_transpose(block);
+        BP_UNROLL
+        for (int r = 0; r < BP_PANEL; r++)
+            if (r < rows)
+                v16_store(dst + ((size_t)p + (size_t)r) * BP_PANEL, block[r]);
     }
 }
 
@@ -40,7 +40,7 @@ static void kernel_pack(bp_real *dst, const bp_real *src, int k, int n, size_t r
             for (int p = 0; p < k; p++)
                 v16_store(dst + (size_t)p * BP_PANEL, v16_load_n(from + (size_t)p * row, columns));
         } else {
-            pack_transposed(dst, from, k, columns, row, col);
+            pack_transposed(dst, from, k, columns, col);
         }
         dst += (size_t)k * BP_PANEL;
     }

@@ -142,6 +142,35 @@ V16_INLINE v16i v16i_sub(v16i a, v16i b)
 #define v16i_left(a, n) _mm512_slli_epi32(a, n)
 #define v16i_right(a, n) _mm512_srai_epi32(a, n)
 
+/* Row i of a becomes column i: pairs, fours, then the four quarters of the registers. */
+V16_INLINE void v16_transpose(v16 a[LANES])
+{
+    __m512 b[LANES];
+    for (int i = 0; i < LANES; i += 2) {
+        b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < LANES; i += 4) {
+        for (int h = 0; h < 2; h++) { /* a[i + c], quarter q: column 4 q + c of rows i .. i + 3 */
+            __m512d x = _mm512_castps_pd(b[i + h]), y = _mm512_castps_pd(b[i + h + 2]);
+            a[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+            a[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+        }
+    }
+    for (int c = 0; c < 4; c++) {
+        __m512 even_low = _mm512_shuffle_f32x4(a[c], a[c + 4], 0x88),
+               odd_low = _mm512_shuffle_f32x4(a[c], a[c + 4], 0xdd);
+        __m512 even_high = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0x88);
+        __m512 odd_high = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0xdd);
+        b[c] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+        b[c + 4] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+        b[c + 8] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
+        b[c + 12] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
+    }
+    for (int i = 0; i < LANES; i++)
+        a[i] = b[i];
+}
+
 typedef struct {
     __m512d low, high;
 } v16d; /* 16 doubles */
@@ -307,6 +336,46 @@ V16_INLINE v16i v16i_sub(v16i a, v16i b)
 
 #define v16i_left(a, n) ((v16i){_mm256_slli_epi32((a).low, n), _mm256_slli_epi32((a).high, n)})
 #define v16i_right(a, n) ((v16i){_mm256_srai_epi32((a).low, n), _mm256_srai_epi32((a).high, n)})
+
+V16_INLINE void v16_transpose8(__m256 a[8])
+{
+    __m256 b[8], c[8];
+    for (int i = 0; i < 8; i += 2) {
+        b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        for (int h = 0; h < 2; h++) {
+            c[i + 2 * h] = _mm256_shuffle_ps(b[i + h], b[i + h + 2], 0x44);
+            c[i + 2 * h + 1] = _mm256_shuffle_ps(b[i + h], b[i + h + 2], 0xee);
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        a[i] = _mm256_permute2f128_ps(c[i], c[i + 4], 0x20);
+        a[i + 4] = _mm256_permute2f128_ps(c[i], c[i + 4], 0x31);
+    }
+}
+
+/* Row i of a becomes column i: the four 8 x 8 blocks each by itself, and two of them change places. */
+V16_INLINE void v16_transpose(v16 a[LANES])
+{
+    for (int i = 0; i < LANES; i += 8) {
+        __m256 low[8], high[8];
+        for (int r = 0; r < 8; r++) {
+            low[r] = a[i + r].low;
+            high[r] = a[i + r].high;
+        }
+        v16_transpose8(low);
+        v16_transpose8(high);
+        for (int r = 0; r < 8; r++)
+            a[i + r] = (v16){low[r], high[r]};
+    }
+    for (int r = 0; r < 8; r++) {
+        __m256 corner = a[r].high;
+        a[r].high = a[r + 8].low;
+        a[r + 8].low = corner;
+    }
+}
 
 typedef struct {
     __m256d quarter[4];
@@ -510,6 +579,16 @@ V16_INLINE v16i v16i_right(v16i a, int n) /* keeps the sign */
     V16_EACH(v16i, a.lane[i] >> n);
 }
 #endif
+
+V16_INLINE void v16_transpose(v16 a[LANES]) /* row i becomes column i */
+{
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < i; j++) {
+            bp_real kept = a[i].lane[j];
+            a[i].lane[j] = a[j].lane[i];
+            a[j].lane[i] = kept;
+        }
+}
 
 typedef struct {
     double lane[LANES];
