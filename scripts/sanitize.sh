@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds with a sanitizer and runs the tests under it.
+#
+#   scripts/sanitize.sh memory [arguments of pytest]   AddressSanitizer and UndefinedBehaviorSanitizer, with gcc
+#   scripts/sanitize.sh thread [arguments of pytest]   ThreadSanitizer, with clang and its OpenMP (gcc's gives false reports)
+#
+# Without arguments of pytest all of its tests run too. The build is build-memory or build-thread.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+kind=${1:-}
+shift || true
+case $kind in
+memory)
+  compiler=gcc sanitize=address,undefined
+  export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
+  ;;
+thread)
+  compiler=clang-14 sanitize=thread
+  # The C libraries are not instrumented; what happens inside them is not ours.
+  export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 ignore_noninstrumented_modules=1"
+  ;;
+*)
+  sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+  exit 64
+  ;;
+esac
+build=build-$kind
+cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=$compiler -DCMAKE_BUILD_TYPE=Debug -DBACKPROPD_SANITIZE=$sanitize >/dev/null
+cmake --build "$build"
+ctest --test-dir "$build" --output-on-failure
+BACKPROPD=$PWD/$build/backpropd build/venv/bin/python -m pytest tests "$@"
