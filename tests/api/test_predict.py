@@ -1,11 +1,13 @@
 """Using a trained model: predictions for rows from outside, evaluations on rows of a dataset."""
 
+import concurrent.futures
 import csv as csvlib
 import io
 import json
 import math
 
 import pytest
+import requests
 
 import data
 
@@ -80,6 +82,24 @@ def test_values_come_in_the_unit_of_the_target(daemon, houses):
     # a missing age is filled in, as it was in training
     missing = predict(daemon, houses, [{"size": 100, "age": None, "district": "north"}])
     assert missing.status_code == 200, missing.text
+
+
+# --- many at once ---
+
+def test_more_models_than_are_kept_at_once(daemon, flowers):
+    """Each request is answered by its own model, whatever was loaded and dropped in between."""
+    jobs = [daemon.train({"dataset": "flowers", "target": "species", "layers": [4], "epochs": 2, "seed": seed})
+            for seed in range(7)]
+    expected = [predict(daemon, job, [FLOWER]).json()["predictions"] for job in jobs]
+    assert len({json.dumps(e) for e in expected}) == len(jobs)
+
+    def ask(i):
+        body = json.dumps([FLOWER])
+        reply = requests.post(f"{daemon.url}/v1/jobs/{jobs[i % 7]['id']}/predict", data=body, timeout=60)
+        return reply.json()["predictions"] == expected[i % 7]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(140)))
 
 
 # --- what is refused ---
