@@ -85,6 +85,7 @@ static bool lay_out(struct bp_exec *exec, const struct bp_plan *plan, struct lay
     exec->scale = carve(l, heads, sizeof *exec->scale);
     exec->forward_panels = carve(l, (size_t)graph->ntensors, sizeof *exec->forward_panels);
     exec->backward_panels = carve(l, (size_t)graph->ntensors, sizeof *exec->backward_panels);
+    exec->dead = carve(l, (size_t)graph->ntensors, sizeof *exec->dead);
     exec->own_panels = carve(l, own, sizeof(bp_real));
     exec->arena = carve(l, plan->arena, sizeof(bp_real));
     if (!bp_size_add(plan->local, plan->scratch, &exec->scratch_thread))
@@ -157,6 +158,9 @@ bp_status bp_exec_new(struct bp_model *model, const struct bp_exec_options *opti
     exec->flops_forward = bp_graph_flops(model->graph, false);
     exec->flops_training = bp_graph_flops(model->graph, true);
     connect_panels(exec);
+    for (int t = 0; t < model->graph->ntensors; t++)
+        if (model->graph->tensors[t].trainable && plan->gradient[model->graph->tensors[t].node] < 0)
+            exec->dead[exec->ndead++] = t;
     for (int h = 0; h < model->graph->nheads; h++)
         for (int r = 0; r < options->capacity; r++)
             exec->targets[h].weight[r] = 1;

@@ -20,6 +20,8 @@ struct bp_exec {
     int nown;                                          /* backward panels that the model does not keep */
     struct bp_packed *own;                             /* which: offsets into own_panels */
     bp_real *own_panels;
+    int ndead;
+    int *dead; /* trainable tensors that no loss depends on: a pass sets their gradients to zero */
     int64_t flops_forward, flops_training; /* of a row */
 };
 

@@ -10,6 +10,8 @@
  */
 #include "graph/exec_internal.h"
 
+#include <string.h>
+
 #define TEAM_FLOPS 2000000
 
 /* One pass; the argument of the team's tasks. */
@@ -170,6 +172,14 @@ static double sum_weights(const struct bp_exec *exec, int head, int rows)
     return sum;
 }
 
+static void clear_dead(struct bp_exec *exec)
+{
+    for (int i = 0; i < exec->ndead; i++) {
+        const struct bp_tensor *tensor = &exec->model->graph->tensors[exec->dead[i]];
+        memset(exec->model->grads + tensor->offset, 0, tensor->count * sizeof *exec->model->grads);
+    }
+}
+
 static void pack_own(struct bp_exec *exec, const struct bp_kernels *kernels)
 {
     for (int i = 0; i < exec->nown; i++) {
@@ -200,8 +210,10 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
         double weights = sum_weights(exec, h, rows);
         exec->scale[h] = weights > 0 ? (bp_real)(graph->heads[h].weight / weights) : 0;
     }
-    if (gradients)
+    if (gradients) {
+        clear_dead(exec);
         pack_own(exec, pass.kernels);
+    }
     team = team_for_work(team, gradients ? exec->flops_training : exec->flops_forward, rows);
     run_stages(&pass, team, gradients ? plan->ninstrs : plan->nforward + graph->nheads);
 

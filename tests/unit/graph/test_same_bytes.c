@@ -1,0 +1,114 @@
+/* The same bytes of loss, outputs and gradients for any number of threads and any instruction set. */
+#include "graph/exec.h"
+#include "graph/nets.h"
+
+#include "base/random.h"
+
+#include <stdlib.h>
+
+#define ROWS 500
+
+/* Large enough for a team, with odd sizes, several tiles, several chunks of rows, and fan-out. */
+static struct bp_graph *graph_of(void)
+{
+    struct bp_graph *graph = net_new(2, 10, 13, 0);
+    int n = net_act(graph, net_dense(graph, net_flatten(graph, 0), 301), BP_RELU, 0);
+    int trunk = net_dropout(graph, n, 0.2);
+    int left = net_act(graph, net_dense(graph, trunk, 67), BP_TANH, 0);
+    int right = net_act(graph, net_dense(graph, trunk, 33), BP_MISH, 0);
+    net_head(graph, net_dense(graph, left, 10), BP_LOSS_CROSS_ENTROPY, 1);
+    net_head(graph, net_dense(graph, right, 3), BP_LOSS_BCE, 0.5);
+    return graph;
+}
+
+struct run {
+    const struct bp_graph *graph;
+    struct bp_model *model;
+    struct bp_exec *exec;
+    int active;
+    double loss;
+};
+
+static void leader(struct bp_team *team, void *arg)
+{
+    struct run *run = arg;
+    bp_team_set_active(team, run->active);
+    bp_model_pack(run->model, team);
+    run->loss = bp_exec_pass(run->exec, team, ROWS, true, 3, 4);
+    bp_exec_forward(run->exec, team, ROWS);
+    run->loss += bp_exec_pass(run->exec, team, ROWS, false, 3, 4);
+    run->loss += bp_exec_pass(run->exec, team, ROWS, true, 3, 5);
+}
+
+static uint32_t word(uint32_t stream, uint64_t index)
+{
+    uint32_t w[4];
+    bp_random(8, stream, 0, index, w);
+    return w[0];
+}
+
+/* Runs the passes and puts all bytes that came out one after the other. */
+static float *result(const struct bp_graph *graph, int threads, int active, size_t *ret_bytes)
+{
+    struct run run = {.graph = graph, .active = active};
+    struct bp_exec_options options = {.capacity = ROWS, .training = true, .input_gradient = true, .threads = threads};
+    size_t inputs = ROWS * (size_t)bp_shape_elements(&graph->nodes[0].shape);
+    assert_int_equal(bp_model_new(graph, true, 0, &run.model, NULL), BP_OK);
+    assert_int_equal(bp_exec_new(run.model, &options, &run.exec, NULL), BP_OK);
+    for (size_t i = 0; i < run.model->nparams; i++)
+        run.model->params[i] = 0.2f * (bp_random_unit(word(1, i)) - 0.5f);
+    for (size_t i = 0; i < inputs; i++)
+        bp_exec_input(run.exec)[i] = 2 * bp_random_unit(word(2, i)) - 1;
+    for (size_t r = 0; r < ROWS; r++) {
+        bp_exec_targets(run.exec, 0)->label[r] = (int32_t)(word(3, r) % 10);
+        for (size_t i = 0; i < 3; i++)
+            bp_exec_targets(run.exec, 1)->value[3 * r + i] = (float)(word(4, 3 * r + i) % 2);
+    }
+    bp_team_run(threads, leader, &run);
+
+    size_t params = run.model->nparams, outputs = ROWS * 10;
+    float *bytes = malloc((params + outputs + inputs) * sizeof *bytes + sizeof(double));
+    memcpy(bytes, run.model->grads, params * sizeof *bytes);
+    memcpy(bytes + params, bp_exec_output(run.exec, 0), outputs * sizeof *bytes);
+    memcpy(bytes + params + outputs, bp_exec_input_gradient(run.exec), inputs * sizeof *bytes);
+    memcpy(bytes + params + outputs + inputs, &run.loss, sizeof run.loss);
+    *ret_bytes = (params + outputs + inputs) * sizeof *bytes + sizeof(double);
+    bp_exec_free(run.exec);
+    bp_model_free(run.model);
+    return bytes;
+}
+
+static void any_threads_and_instruction_set(void **state)
+{
+    static const char *const sets[] = {"generic", "avx2", "avx512"};
+    static const int threads[] = {1, 2, 3, 5, 8};
+    struct bp_graph *graph = graph_of();
+    float *first = NULL;
+    size_t bytes;
+    (void)state;
+    for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
+        if (bp_kernels_select(sets[s], NULL) != BP_OK)
+            continue;
+        for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
+            float *now = result(graph, threads[t], threads[t], &bytes);
+            if (first == NULL)
+                first = now;
+            else
+                assert_memory_equal(first, now, bytes);
+            if (now != first)
+                free(now);
+        }
+    }
+    float *some = result(graph, 4, 2, &bytes); /* half of a team */
+    assert_memory_equal(first, some, bytes);
+    free(some);
+    free(first);
+    bp_graph_free(graph);
+    assert_int_equal(bp_kernels_select(NULL, NULL), BP_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(any_threads_and_instruction_set)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
