@@ -5,11 +5,12 @@
 #   scripts/quickstart.sh DIR     trains on MNIST: DIR holds its four files (train-images-idx3-ubyte,
 #                                 train-labels-idx1-ubyte and the two of t10k, each also as .gz)
 #
-# The daemon listens on a free port of 127.0.0.1 with a data directory of its own, and is stopped at the end.
+# The daemon listens on a free port of 127.0.0.1 with a data directory of its own, and is stopped at the end. With
+# BACKPROPD=FILE in the environment that executable is used, and nothing is set up or built.
 set -euo pipefail
 
 case "${1:-}" in -h | --help)
-  sed -n '2,8s/^# \{0,1\}//p' "$0"
+  sed -n '2,9s/^# \{0,1\}//p' "$0"
   exit 0
   ;;
 esac
@@ -49,17 +50,20 @@ if [ -n "$mnist" ]; then
 fi
 
 # --- build --------------------------------------------------------------------------------------------------------
-scripts/setup.sh --run-only
-say "building build/backpropd"
-tests=ON
-pkg-config --exists cmocka || tests=OFF
-cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBACKPROPD_TESTS=$tests >/dev/null
-cmake --build build --target backpropd >/dev/null
+backpropd=${BACKPROPD:-build/backpropd}
+if [ -z "${BACKPROPD:-}" ]; then
+  scripts/setup.sh --run-only
+  say "building $backpropd"
+  tests=ON
+  pkg-config --exists cmocka || tests=OFF
+  cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBACKPROPD_TESTS=$tests >/dev/null
+  cmake --build build --target backpropd >/dev/null
+fi
 
 # --- start --------------------------------------------------------------------------------------------------------
 work=$(mktemp -d "${TMPDIR:-/tmp}/backpropd-quickstart.XXXXXX")
 log=$work/daemon.log
-build/backpropd --listen 127.0.0.1:0 --data-dir "$work/data" >"$log" 2>&1 &
+"$backpropd" --listen 127.0.0.1:0 --data-dir "$work/data" >"$log" 2>&1 &
 daemon=$!
 url=
 for _ in $(seq 100); do
@@ -133,5 +137,5 @@ fi
 stop_daemon
 say ""
 say "To go on with the same data:"
-say "  build/backpropd --data-dir $work/data"
+say "  $backpropd --data-dir $work/data"
 say "  curl http://127.0.0.1:8080/v1/jobs/$job"
