@@ -290,7 +290,7 @@ bp_status bp_checkpoint_read(const uint8_t *bytes, size_t size, bool best, struc
 /* Whether a sound checkpoint belongs to this trainer. */
 static bp_status check_match(const struct bp_trainer *t, const struct bp_checkpoint_header *h, struct bp_error *err)
 {
-    int64_t steps;
+    int64_t steps, rows;
 
     if (h->graph_fingerprint != t->graph_fingerprint || h->nparams != t->graph->nparams ||
         h->nstats != t->graph->nstats || h->nheads != (uint64_t)t->graph->nheads) {
@@ -307,7 +307,8 @@ static bp_status check_match(const struct bp_trainer *t, const struct bp_checkpo
         return bp_fail(err, BP_MISMATCH, "the checkpoint was made with another optimizer");
     }
     if (h->epoch_step >= t->steps_per_epoch || __builtin_mul_overflow(h->epoch, t->steps_per_epoch, &steps) ||
-        h->step - h->epoch_step != steps) {
+        __builtin_mul_overflow(h->epoch, (int64_t)t->split->count[BP_TRAIN], &rows) ||
+        h->step - h->epoch_step != steps || h->samples - h->epoch_step * t->config.batch_size != rows) {
         return bp_fail(err, BP_MISMATCH, "the checkpoint was made with another batch size");
     }
     return BP_OK;

@@ -16,6 +16,8 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "train/checkpoint.h"
+#include "train/hash.h"
+#include "train/initialize.h"
 #include "train/state.h"
 #include "train/trainer.h"
 
