@@ -14,8 +14,8 @@ struct bp_app {
     struct bp_jobs *jobs;             /* queue and workers: jobs/jobs.h */
     struct bp_predictors *predictors; /* models loaded for predictions: jobs/predictor.h */
     struct bp_http *http;
-    int64_t started_at; /* ms since 1970 */
-    bool draining;      /* set once, at SIGTERM */
+    int64_t started_at;    /* ms since 1970 */
+    _Atomic bool draining; /* set once, at SIGTERM; read by any thread */
 };
 
 /* The route table: api/routes.c. */

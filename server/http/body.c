@@ -68,14 +68,14 @@ static bool is_multipart(const struct bp_request *r)
     return type && !strncasecmp(type, "multipart/form-data", 19);
 }
 
+/* A streamed body is bounded by its route and by --max-upload; one in memory by its route, except that the limit of a
+ * form's route is that of its form. */
 static int64_t limit_of(const struct bp_request *r, bool streamed)
 {
-    int64_t own = r->route->max_body;
-    if (r->route->body == BP_BODY_FILE)
-        return own > 0 && own < r->http->max_upload ? own : r->http->max_upload;
+    int64_t own = r->route->max_body, most = r->http->max_upload;
     if (streamed)
-        return r->http->max_upload;
-    return own > 0 ? own : HTTP_BODY_DEFAULT;
+        return own > 0 && own < most ? own : most;
+    return own > 0 && r->route->body != BP_BODY_FORM ? own : HTTP_BODY_DEFAULT;
 }
 
 static bool has_space(const struct bp_request *r)

@@ -57,6 +57,16 @@ void *bp_dispatch_target(void *cls, const char *target, struct MHD_Connection *c
     return r;
 }
 
+static bool check_open(struct bp_request *r)
+{
+    if (atomic_load(&r->http->open) && !atomic_load(&r->http->stopping))
+        return true;
+    bp_problem(&r->reply, 503, "not_ready", "the server is being started or stopped; try again in a moment");
+    bp_reply_header(&r->reply, MHD_HTTP_HEADER_RETRY_AFTER, "1");
+    r->reply.close = true;
+    return false;
+}
+
 static bool check_draining(struct bp_request *r)
 {
     bool safe = !strcmp(r->method, "GET") || !strcmp(r->method, "HEAD");
@@ -67,9 +77,17 @@ static bool check_draining(struct bp_request *r)
     return false;
 }
 
-static bool (*const header_checks[])(struct bp_request *r) = {
-    bp_guard_framing, bp_guard_method,      bp_target_parse, bp_guard_origin, bp_guard_token,
-    bp_route_find,    bp_route_check_query, check_draining,  bp_body_begin,   NULL};
+static bool (*const header_checks[])(struct bp_request *r) = {bp_guard_framing,
+                                                              bp_guard_method,
+                                                              bp_target_parse,
+                                                              bp_guard_origin,
+                                                              bp_guard_token,
+                                                              check_open,
+                                                              bp_route_find,
+                                                              bp_route_check_query,
+                                                              check_draining,
+                                                              bp_body_begin,
+                                                              NULL};
 
 static enum MHD_Result send_now(struct bp_request *r)
 {
@@ -114,17 +132,31 @@ static void call_handler(struct bp_request *r)
         bp_reply_finish(&r->reply, r);
 }
 
+static void reply_stopped(struct bp_request *r)
+{
+    bp_reply_clear(&r->reply);
+    bp_problem(&r->reply, 503, "shutting_down", "the server is being stopped; try again in a moment");
+    bp_reply_header(&r->reply, MHD_HTTP_HEADER_RETRY_AFTER, "5");
+    bp_reply_finish(&r->reply, r);
+}
+
 static enum MHD_Result run_inline(struct bp_request *r)
 {
-    call_handler(r);
+    struct bp_http *http = r->http;
+    /* First counted, then asked: bp_http_close first says no, then waits for the count. */
+    atomic_fetch_add(&http->running, 1);
+    if (atomic_load(&http->stopping))
+        reply_stopped(r);
+    else
+        call_handler(r);
+    atomic_fetch_sub(&http->running, 1);
     if (!r->reply.waits)
         return send_now(r);
     struct MHD_Connection *connection = r->connection;
-    struct waits *waits = &r->http->waits;
     r->phase = AT_HANDLER;
     MHD_suspend_connection(connection);
     /* Once it is in the table it may be resumed, and even be freed, before this returns. */
-    if (!bp_waits_add(waits, r))
+    if (!bp_waits_add(&http->waits, r))
         MHD_resume_connection(connection);
     return MHD_YES;
 }
@@ -133,14 +165,6 @@ static void resume_with_reply(struct bp_request *r)
 {
     r->phase = AT_REPLY;
     MHD_resume_connection(r->connection);
-}
-
-static void reply_stopped(struct bp_request *r)
-{
-    bp_reply_clear(&r->reply);
-    bp_problem(&r->reply, 503, "shutting_down", "the server is being stopped; try again in a moment");
-    bp_reply_header(&r->reply, MHD_HTTP_HEADER_RETRY_AFTER, "5");
-    bp_reply_finish(&r->reply, r);
 }
 
 static void reply_overloaded(struct bp_request *r)

@@ -32,7 +32,7 @@ enum bp_body {
     BP_BODY_OPTIONAL, /* as BUFFER, may be absent */
     BP_BODY_BUFFER,   /* collected in memory, up to max_body */
     BP_BODY_FILE,     /* streamed into a temporary file while a SHA-256 is taken (PUT of a dataset) */
-    BP_BODY_FORM      /* multipart/form-data, parts streamed into temporary files; other bodies as BUFFER */
+    BP_BODY_FORM /* multipart/form-data, parts streamed into temporary files; other bodies as BUFFER, up to 1 MiB */
 };
 
 typedef void bp_handler(struct bp_request *request, struct bp_reply *reply, void *app);
@@ -43,7 +43,7 @@ struct bp_route {
     bp_handler *handler;
     enum bp_run run;
     enum bp_body body;
-    int64_t max_body;  /* bytes; 0: the default of 1 MiB */
+    int64_t max_body;  /* bytes; 0: 1 MiB, or max_upload where it is streamed. A FORM's other bodies: 1 MiB */
     const char *query; /* allowed query keys, separated by spaces: "limit after"; a key "tag." allows tag.* */
     const char *help;  /* one line for the guide and for 404s */
 };
@@ -158,12 +158,18 @@ struct bp_http_options {
     int64_t max_upload;            /* bytes of one streamed body */
     const struct bp_route *routes; /* ends with a NULL method */
     void *app;                     /* handed to the handlers */
+    bool gated;                    /* answers 503 to everything until bp_http_open */
 };
 bp_status bp_http_start(const struct bp_http_options *options, struct bp_http **ret, struct bp_error *err);
 int bp_http_port(const struct bp_http *http);
+/* Opens the gate of a gated server: what the handlers need is there now. */
+void bp_http_open(struct bp_http *http);
 /* Draining: new requests other than GET get 503; waiters are woken. */
 void bp_http_drain(struct bp_http *http);
-/* Answers what is in flight (up to 5 s), then stops and frees. */
+/* Drains, answers what is in flight (up to 5 s) and shuts the gate. When it returns no handler runs and none will, so
+ * what they need can be taken away; bp_http_notify may still be called. */
+void bp_http_close(struct bp_http *http);
+/* Closes, where that has not been done, then stops and frees. */
 void bp_http_stop(struct bp_http *http);
 
 #endif

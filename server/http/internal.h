@@ -331,8 +331,9 @@ struct bp_http {
     struct conns conns;
     struct pool pool, data;
     struct waits waits;
-    atomic_bool draining, stopping;
-    atomic_int in_flight;
+    atomic_bool open, draining, stopping;
+    atomic_int in_flight;  /* requests between their headers and the end of their reply */
+    atomic_int running;    /* handlers on the event threads */
     atomic_llong buffered; /* bytes of bodies in memory */
 };
 

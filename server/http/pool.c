@@ -98,7 +98,7 @@ void bp_pool_submit(struct pool *pool, struct bp_request *r)
 
 void bp_pool_stop(struct pool *pool)
 {
-    if (!pool->ready)
+    if (!pool->ready || pool->stopping)
         return;
     pthread_mutex_lock(&pool->lock);
     pool->stopping = true;

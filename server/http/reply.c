@@ -6,6 +6,8 @@
  */
 #include "http/internal.h"
 
+#include "json_text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,8 +78,7 @@ void bp_reply_bytes(struct bp_reply *reply, int status, const char *content_type
 /* The text of a JSON value with a final newline, so that a shell's prompt begins on its own line. */
 static char *dump(const json_t *json, size_t *ret_size)
 {
-    size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(17) | JSON_ENCODE_ANY;
-    char *text = json_dumps(json, flags);
+    char *text = bp_json_text(json);
     if (!text)
         return NULL;
     size_t size = strlen(text);

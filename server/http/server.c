@@ -153,8 +153,14 @@ bp_status bp_http_start(const struct bp_http_options *options, struct bp_http **
         free_http(http);
         return status;
     }
+    atomic_store(&http->open, !options->gated);
     *ret = http;
     return BP_OK;
+}
+
+void bp_http_open(struct bp_http *http)
+{
+    atomic_store(&http->open, true);
 }
 
 int bp_http_port(const struct bp_http *http)
@@ -173,14 +179,25 @@ void bp_http_drain(struct bp_http *http)
     bp_waits_drain(&http->waits);
 }
 
-void bp_http_stop(struct bp_http *http)
+void bp_http_close(struct bp_http *http)
 {
+    if (atomic_load(&http->stopping))
+        return;
     bp_http_drain(http);
     MHD_quiesce_daemon(http->daemon);
-    struct timespec pause = {.tv_nsec = 5 * 1000 * 1000};
+    struct timespec pause = {.tv_nsec = 2 * 1000 * 1000};
     double until = bp_monotonic() + HTTP_STOP_SECONDS;
     while (atomic_load(&http->in_flight) > 0 && bp_monotonic() < until)
         nanosleep(&pause, NULL);
     atomic_store(&http->stopping, true);
+    bp_pool_stop(&http->pool);
+    bp_pool_stop(&http->data);
+    while (atomic_load(&http->running) > 0)
+        nanosleep(&pause, NULL);
+}
+
+void bp_http_stop(struct bp_http *http)
+{
+    bp_http_close(http);
     free_http(http);
 }

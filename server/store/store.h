@@ -106,6 +106,8 @@ bp_status bp_db_dataset_delete(struct bp_db *db, const char *name, struct bp_err
  * back: remove files only after it has succeeded. */
 typedef void bp_hash_visit(void *arg, const char *table, const char *sha256);
 bp_status bp_db_dataset_sweep(struct bp_db *db, bp_hash_visit *visit, void *arg, struct bp_error *err);
+/* Whether a version has this hash, of its table or of its uploaded bytes: for the files found at start. */
+bp_status bp_db_dataset_known(struct bp_db *db, const char *hash, bool *ret, struct bp_error *err);
 
 /* --- jobs ------------------------------------------------------------------------------------------------------ */
 enum bp_job_status {

@@ -34,6 +34,8 @@ static const char sql_unneeded[] =
     " THEN '' ELSE v.sha256 END FROM dataset_version v"
     " WHERE NOT EXISTS (SELECT 1 FROM dataset d WHERE d.version = v.hash)"
     " AND NOT EXISTS (SELECT 1 FROM job j WHERE j.dataset_version = v.hash) LIMIT 1";
+static const char sql_known[] = "SELECT EXISTS (SELECT 1 FROM dataset_version WHERE hash = ?1)"
+                                " OR EXISTS (SELECT 1 FROM dataset_version WHERE sha256 = ?1)";
 static const char sql_version_delete[] = "DELETE FROM dataset_version WHERE hash = ?1";
 
 void bp_dataset_row_done(struct bp_dataset_row *row)
@@ -205,4 +207,18 @@ bp_status bp_db_dataset_sweep(struct bp_db *db, bp_hash_visit *visit, void *arg,
         status = sweep_one(db, visit, arg, err);
     while (status == BP_OK);
     return status == BP_NOT_FOUND ? BP_OK : status;
+}
+
+bp_status bp_db_dataset_known(struct bp_db *db, const char *hash, bool *ret, struct bp_error *err)
+{
+    sqlite3_stmt *stmt;
+    bp_status status = bp_db_statement(db, sql_known, &stmt, err);
+    if (status != BP_OK)
+        return status;
+    sqlite3_bind_text(stmt, 1, hash, -1, SQLITE_STATIC);
+    status = bp_db_step(db, stmt, "looking for a dataset's file", err);
+    if (status == BP_OK)
+        *ret = sqlite3_column_int(stmt, 0) != 0;
+    sqlite3_reset(stmt);
+    return status;
 }
