@@ -1,6 +1,6 @@
 /* random.c: Philox 4x32-10, the normal quantile and the shuffle.
  *
- * Everything is integer arithmetic, or + - * / sqrt and bp_log on doubles: the same bits on every machine.
+ * Everything is integer arithmetic, or + - * / sqrt and bp_ln on doubles: the same bits on every machine.
  */
 #include "base/random.h"
 
@@ -63,7 +63,7 @@ double bp_random_normal(double unit)
         double r = 0.180625 - q * q;
         return q * polynomial7(centre[0], r) / polynomial7(centre[1], r);
     }
-    double r = sqrt(-bp_log(q < 0 ? unit : 1 - unit));
+    double r = sqrt(-bp_ln(q < 0 ? unit : 1 - unit));
     const double(*tail)[8] = r <= 5 ? middle : far;
     r -= r <= 5 ? 1.6 : 5;
     double z = polynomial7(tail[0], r) / polynomial7(tail[1], r);

@@ -94,7 +94,7 @@ static void log_parts(double x, double *high, double *low)
     *low = rest - (*high - h); /* |h| > |rest|, so this is exact */
 }
 
-double bp_log(double x)
+double bp_ln(double x)
 {
     if (!(x > 0))
         return x == 0 ? -(double)INFINITY : (double)NAN;
@@ -164,7 +164,7 @@ double bp_pow(double base, double power)
 {
     if (power == 0 || base == 1)
         return 1;
-    double log_base = bp_log(base);
+    double log_base = bp_ln(base);
     if (!(fabs(log_base) < (double)INFINITY) || !(fabs(power) < (double)INFINITY))
         return bp_exp(power * log_base);
     /* The product carries its rounding error along: an error of the exponent is a relative error of the result. */

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 double bp_exp(double x);                  /* e^x; 0 below -745, +inf above 709.8 */
-double bp_log(double x);                  /* natural logarithm, x > 0 (0 gives -inf, negative NaN) */
+double bp_ln(double x);                   /* natural logarithm, x > 0 (0 gives -inf, negative NaN) */
 double bp_cospi(double x);                /* cos(pi x), |x| < 2^51 */
 double bp_powi(double base, uint64_t n);  /* base^n by repeated squaring; 0^0 is 1 */
 double bp_pow(double base, double power); /* base^power, base > 0: exp(power log base) */
