@@ -213,7 +213,9 @@ struct bp_request {
     double deadline; /* 0: never waited */
     uint64_t seen;   /* the table's sequence when the handler began */
     int waited;
-    bool slot; /* counts as a waiter */
+    bool slot;               /* counts as a waiter */
+    double handler_deadline; /* bp_request_deadline: 0 until asked for */
+    char kept[64];
 };
 
 /* target.c. False with a problem in r->reply. */

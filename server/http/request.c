@@ -6,9 +6,12 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 const char *bp_request_method(const struct bp_request *r)
 {
@@ -94,6 +97,33 @@ char *bp_request_upload_steal(struct bp_request *r, const struct bp_upload *uplo
     return NULL;
 }
 
+char *bp_upload_text(const struct bp_upload *upload)
+{
+    if (upload->bytes > HTTP_FORM_TEXT)
+        return NULL;
+    if (upload->text)
+        return strdup(upload->text);
+    char *text = malloc((size_t)upload->bytes + 1);
+    int fd = text ? open(upload->path, O_RDONLY | O_CLOEXEC) : -1;
+    size_t used = 0;
+    while (fd >= 0 && used < (size_t)upload->bytes) {
+        ssize_t n = read(fd, text + used, (size_t)upload->bytes - used);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        used += (size_t)n;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (fd < 0 || used < (size_t)upload->bytes) {
+        free(text);
+        return NULL;
+    }
+    text[used] = '\0';
+    return text;
+}
+
 bool bp_request_query_int(const struct bp_request *r, struct bp_reply *reply, const char *key, int64_t fallback,
                           int64_t min, int64_t max, int64_t *ret)
 {
@@ -155,4 +185,21 @@ bool bp_reply_wait(struct bp_request *r, struct bp_reply *reply, const char *top
 int bp_request_waited(const struct bp_request *r)
 {
     return r->waited;
+}
+
+void bp_request_keep(struct bp_request *r, const char *note)
+{
+    snprintf(r->kept, sizeof r->kept, "%s", note);
+}
+
+const char *bp_request_kept(const struct bp_request *r)
+{
+    return r->kept;
+}
+
+double bp_request_deadline(struct bp_request *r, double first)
+{
+    if (r->handler_deadline == 0)
+        r->handler_deadline = first;
+    return r->handler_deadline;
 }
