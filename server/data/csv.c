@@ -67,7 +67,11 @@ static const char *utf8_fault(const char *text, const char *end)
     const unsigned char *p = (const unsigned char *)text, *e = (const unsigned char *)end;
     while (p < e) {
         unsigned c = *p;
-        int more = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : c >= 0xe0 && c < 0xf0 ? 2 : c >= 0xf0 && c < 0xf5 ? 3 : -1;
+        int more = c < 0x80                ? 0
+                   : c >= 0xc2 && c < 0xe0 ? 1
+                   : c >= 0xe0 && c < 0xf0 ? 2
+                   : c >= 0xf0 && c < 0xf5 ? 3
+                                           : -1;
         if (c == 0 || more < 0 || e - p <= more)
             return (const char *)p;
         for (int i = 1; i <= more; i++)
@@ -161,7 +165,8 @@ static enum scan scan_quoted(struct bp_csv *csv, char **pp, struct bp_csv_field 
         q = q < end ? memchr(q, '"', (size_t)(end - q)) : NULL;
         if (!q) {
             if (csv->eof)
-                return fault(csv, BP_INVALID, "unclosed_quote", open, "the quote that opens here is never closed", err);
+                return fault(csv, BP_INVALID, "unclosed_quote", open, "the quote that opens here is never closed",
+                             err);
             if (end - open > BP_CSV_FIELD_MAX)
                 return fault(csv, BP_INVALID, "unclosed_quote", open,
                              "the quote that opens here is not closed within 1 MiB", err);
@@ -180,7 +185,8 @@ static enum scan scan_quoted(struct bp_csv *csv, char **pp, struct bp_csv_field 
         q++;
     if (q < end && !csv->stops[(unsigned char)*q])
         return fault(csv, BP_INVALID, "text_after_quote", open,
-                     "there is text between the closing quote and the delimiter (a quote inside quotes is doubled)", err);
+                     "there is text between the closing quote and the delimiter (a quote inside quotes is doubled)",
+                     err);
     *pp = q;
     return SCAN_ROW;
 }
@@ -297,6 +303,6 @@ bp_status bp_csv_expect(const struct bp_csv *csv, int n, struct bp_error *err)
 {
     if (csv->nfields == n)
         return BP_OK;
-    return bp_fail_at(err, BP_INVALID, "ragged_row", "line %lld: %d columns expected, %d found", (long long)csv->line, n,
-                      csv->nfields);
+    return bp_fail_at(err, BP_INVALID, "ragged_row", "line %lld: %d columns expected, %d found", (long long)csv->line,
+                      n, csv->nfields);
 }

@@ -52,7 +52,9 @@ static const struct stranger {
     {"\x93NUMPY", 6, BP_UNSUPPORTED, "unsupported_format", "NPY files are not read: write CSV or IDX"},
     {"PAR1", 4, BP_UNSUPPORTED, "unsupported_format", "Parquet files are not read: write CSV"},
     {"BZh", 3, BP_UNSUPPORTED, "unsupported_format", "bzip2 is not read: use gzip, or none"},
-    {"\xfd" "7zXZ", 5, BP_UNSUPPORTED, "unsupported_format", "xz is not read: use gzip, or none"},
+    {"\xfd"
+     "7zXZ",
+     5, BP_UNSUPPORTED, "unsupported_format", "xz is not read: use gzip, or none"},
     {"\x28\xb5\x2f\xfd", 4, BP_UNSUPPORTED, "unsupported_format", "zstd is not read: use gzip, or none"},
     {"SQLite format 3", 15, BP_UNSUPPORTED, "unsupported_format", "SQLite files are not read: write CSV"},
     {"{\"", 2, BP_UNSUPPORTED, "unsupported_format", "JSON rows are not read: write CSV"},
@@ -163,8 +165,8 @@ static void make_header(const struct bp_ingest *ingest, const char *sha256, stru
 }
 
 /* Writes the table into tmp/ under a name of its own; on failure it is gone again. */
-static bp_status write_table(struct bp_ingest *ingest, const char *sha256, const char *table, char path[BP_FILES_PATH],
-                             struct bp_error *err)
+static bp_status write_table(struct bp_ingest *ingest, const char *sha256, const char *table,
+                             char path[BP_FILES_PATH], struct bp_error *err)
 {
     static atomic_uint serial;
     struct bp_table_header header;
@@ -237,8 +239,7 @@ bp_status bp_import(const struct bp_import_options *options, const struct bp_imp
     struct bp_ingest ingest = {.options = options, .budget = BP_MEMBERS_MAX};
     bp_status status;
     if ((status = bp_storage_dirs(options->dir, err)) != BP_OK ||
-        (status = take_parts(&ingest, parts, nparts, err)) != BP_OK ||
-        (status = find_format(&ingest, err)) != BP_OK)
+        (status = take_parts(&ingest, parts, nparts, err)) != BP_OK || (status = find_format(&ingest, err)) != BP_OK)
         goto out;
     status = ingest.format == BP_FORMAT_CSV ? bp_ingest_csv_scan(&ingest, err) : bp_ingest_idx_scan(&ingest, err);
     if (status == BP_OK)

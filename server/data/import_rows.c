@@ -174,7 +174,8 @@ bp_status bp_import_rows(const char *dir, const char *sha256, const char *descri
     else if (!rows)
         status = no_memory(err);
     else
-        status = is_word(d, "format", "idx") ? idx_rows(dir, d, limit, rows, err) : csv_rows(dir, d, limit, rows, err);
+        status =
+            is_word(d, "format", "idx") ? idx_rows(dir, d, limit, rows, err) : csv_rows(dir, d, limit, rows, err);
     json_decref(d);
     if (status != BP_OK) {
         json_decref(rows);

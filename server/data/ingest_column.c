@@ -17,6 +17,7 @@ bp_status bp_ingest_columns(struct bp_ingest *ingest, int n, struct bp_error *er
     for (int i = 0; i < n; i++) {
         struct bp_ingest_column *c = &ingest->columns[i];
         c->count = 1;
+        c->type = BP_F64; /* a reader of bytes says BP_U8 */
         c->integral = c->exact_f32 = true;
         c->min = INFINITY;
         c->max = -INFINITY;
@@ -47,7 +48,8 @@ void bp_ingest_warn(struct bp_ingest *ingest, const char *code, const char *colu
     va_end(args);
     if (!ingest->warnings)
         ingest->warnings = json_array();
-    json_t *entry = json_pack("{s:s, s:s, s:s#}", "code", code, "column", column, "detail", detail, (int)strlen(detail));
+    json_t *entry =
+        json_pack("{s:s, s:s, s:s#}", "code", code, "column", column, "detail", detail, (int)strlen(detail));
     if (!entry || json_array_append_new(ingest->warnings, entry) != 0)
         ingest->warning_lost = true;
 }
@@ -90,11 +92,12 @@ static void settle_kind(struct bp_ingest *ingest, int index, struct bp_ingest_co
     else if (c->numbers > 9 * c->texts)
         bp_ingest_warn(ingest, "mixed_column", c->name,
                        "line %lld, column %d '%s': '%s' is not a number, so the column is read as %s",
-                       (long long)c->odd_line, index + 1, c->name, c->odd_text, text ? "text and left out" : "a category");
+                       (long long)c->odd_line, index + 1, c->name, c->odd_text,
+                       text ? "text and left out" : "a category");
     else if (text)
         bp_ingest_warn(ingest, "text_column", c->name,
-                       "column %d '%s' is text with too many different values for a category, and is left out", index + 1,
-                       c->name);
+                       "column %d '%s' is text with too many different values for a category, and is left out",
+                       index + 1, c->name);
     if (!text)
         bp_level_set_sort(&c->levels);
 }

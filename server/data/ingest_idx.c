@@ -71,10 +71,12 @@ static bp_status check_length(struct bp_stream *in, const char *what, const stru
 {
     int64_t size = bp_stream_size(in), values;
     if (__builtin_mul_overflow(idx->elements * idx->size, idx->rows, &values) || values > INT64_MAX - header)
-        return bp_fail_at(err, BP_LIMIT, "idx_dimensions", "%s: the dimensions of the IDX file multiply to too much", what);
+        return bp_fail_at(err, BP_LIMIT, "idx_dimensions", "%s: the dimensions of the IDX file multiply to too much",
+                          what);
     if (size >= 0 && size != values + header)
         return bp_fail_at(err, BP_INVALID, "idx_length",
-                          "%s: the IDX header says %" PRId64 " bytes, the file has %" PRId64, what, values + header, size);
+                          "%s: the IDX header says %" PRId64 " bytes, the file has %" PRId64, what, values + header,
+                          size);
     return BP_OK;
 }
 
@@ -88,8 +90,8 @@ bp_status bp_idx_header(struct bp_stream *in, const char *what, struct bp_idx *r
     struct bp_idx idx = {0};
     if (got < 4 || bytes[0] || bytes[1] || !(idx.size = value_size(bytes[2])) || bytes[3] < 1 || bytes[3] > 4)
         return bp_fail_at(err, BP_INVALID, "idx_magic",
-                          "%s: not an IDX file of one to four dimensions: its first bytes are %02x %02x %02x %02x", what,
-                          bytes[0], got > 1 ? bytes[1] : 0, got > 2 ? bytes[2] : 0, got > 3 ? bytes[3] : 0);
+                          "%s: not an IDX file of one to four dimensions: its first bytes are %02x %02x %02x %02x",
+                          what, bytes[0], got > 1 ? bytes[1] : 0, got > 2 ? bytes[2] : 0, got > 3 ? bytes[3] : 0);
     idx.type = bytes[2];
     idx.rank = bytes[3] - 1;
     if ((status = bp_stream_read(in, bytes + 4, 4 * (size_t)bytes[3], &got, err)) != BP_OK)
@@ -103,8 +105,8 @@ bp_status bp_idx_header(struct bp_stream *in, const char *what, struct bp_idx *r
         if (idx.dim[i] == 0)
             return bp_fail_at(err, BP_INVALID, "idx_dimensions", "%s: a dimension of the IDX file is 0", what);
         if (__builtin_mul_overflow(idx.elements, idx.dim[i], &idx.elements) || idx.elements > IDX_ROW_MAX / idx.size)
-            return bp_fail_at(err, BP_LIMIT, "idx_dimensions", "%s: a row of the IDX file has more than %d bytes", what,
-                              IDX_ROW_MAX);
+            return bp_fail_at(err, BP_LIMIT, "idx_dimensions", "%s: a row of the IDX file has more than %d bytes",
+                              what, IDX_ROW_MAX);
     }
     if (idx.rows == 0)
         return bp_fail_at(err, BP_INVALID, "empty_dataset", "%s: the IDX file has no rows", what);
@@ -192,7 +194,7 @@ struct feed {
 };
 
 static const struct feed feeds[2] = {{.column = "inputs", .role = "inputs", .test_role = "test_inputs"},
-                               {.column = "target", .role = "targets", .test_role = "test_targets"}};
+                                     {.column = "target", .role = "targets", .test_role = "test_targets"}};
 
 static bp_status missing_part(const char *there, const char *missing, struct bp_error *err)
 {

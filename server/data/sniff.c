@@ -82,9 +82,10 @@ static bp_status choose(const struct sample *samples, char *ret, struct bp_error
     for (int i = 0; i < NCANDIDATES; i++) {
         if (samples[i].even && samples[i].columns > 1) {
             if (even >= 0)
-                return bp_fail_at(err, BP_INVALID, "ambiguous_delimiter",
-                                  "'%c' divides every row into %d columns, and '%c' into %d: say which with ?delimiter=",
-                                  candidates[even], samples[even].columns, candidates[i], samples[i].columns);
+                return bp_fail_at(
+                    err, BP_INVALID, "ambiguous_delimiter",
+                    "'%c' divides every row into %d columns, and '%c' into %d: say which with ?delimiter=",
+                    candidates[even], samples[even].columns, candidates[i], samples[i].columns);
             even = i;
         }
         if (samples[i].columns > 1) {
@@ -167,8 +168,8 @@ static bool any_repeats(const uint64_t *hashes, int nrows, int ncolumns)
     return false;
 }
 
-static bp_status judge(const struct column_sample *columns, const uint64_t *hashes, int nrows, int ncolumns, bool *ret,
-                       struct bp_error *err)
+static bp_status judge(const struct column_sample *columns, const uint64_t *hashes, int nrows, int ncolumns,
+                       bool *ret, struct bp_error *err)
 {
     bool first_number = false, contradicts = false, recurs = false;
     for (int i = 0; i < ncolumns; i++) {

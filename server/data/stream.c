@@ -48,8 +48,8 @@ static bp_status read_file(struct bp_stream *s, void *dst, size_t size, size_t *
 
 static bp_status damaged(struct bp_stream *s, const char *how, struct bp_error *err)
 {
-    return bp_fail_at(err, BP_INVALID, "gzip_damaged", "the gzip file is damaged: %s (after %lld unfolded bytes)", how,
-                      (long long)s->out);
+    return bp_fail_at(err, BP_INVALID, "gzip_damaged", "the gzip file is damaged: %s (after %lld unfolded bytes)",
+                      how, (long long)s->out);
 }
 
 static bp_status refill(struct bp_stream *s, struct bp_error *err)

@@ -189,7 +189,8 @@ static bp_status check_header(const struct bp_table *t, struct bp_error *err)
     if (memcmp(h.magic, BP_TABLE_MAGIC, sizeof h.magic) != 0)
         return damaged(err, "the file of its rows is none of ours");
     if (h.byte_order != BP_TABLE_BYTE_ORDER)
-        return bp_fail(err, BP_MISMATCH, "the dataset was stored on a machine of another byte order: upload it again");
+        return bp_fail(err, BP_MISMATCH,
+                       "the dataset was stored on a machine of another byte order: upload it again");
     if (h.version != BP_TABLE_VERSION)
         return bp_fail(err, BP_MISMATCH, "the dataset was stored in format %u, this is format %d: upload it again",
                        (unsigned)h.version, BP_TABLE_VERSION);
@@ -208,13 +209,15 @@ static bp_status map_file(struct bp_table *t, const char *dir, struct bp_error *
         return status;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return bp_fail(err, errno == ENOENT ? BP_NOT_FOUND : BP_IO, "opening the stored dataset: %s", strerror(errno));
+        return bp_fail(err, errno == ENOENT ? BP_NOT_FOUND : BP_IO, "opening the stored dataset: %s",
+                       strerror(errno));
     if (fstat(fd, &st) != 0) {
         status = bp_fail(err, BP_IO, "opening the stored dataset: %s", strerror(errno));
     } else if (st.st_size > 0) { /* an empty file cannot be mapped, and is too short anyway */
         void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (map == MAP_FAILED) {
-            status = bp_fail(err, errno == ENOMEM ? BP_NOMEM : BP_IO, "mapping the stored dataset: %s", strerror(errno));
+            status =
+                bp_fail(err, errno == ENOMEM ? BP_NOMEM : BP_IO, "mapping the stored dataset: %s", strerror(errno));
         } else {
             t->map = map;
             t->map_size = (size_t)st.st_size;

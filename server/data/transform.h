@@ -19,6 +19,10 @@
 
 #define BP_TRANSFORM_VERSION 1
 
+/* Rows from outside in one call, and what they may take: a prediction is answered in one reply. */
+#define BP_TRANSFORM_ROWS_MAX 10000
+#define BP_TRANSFORM_BYTES_MAX (512u << 20)
+
 struct bp_transform;
 
 /* A target of the network, seen from outside. */
@@ -37,6 +41,11 @@ struct bp_transform_target {
 bp_status bp_transform_plan(const struct bp_table *table, const json_t *dataset, const char *task,
                             struct bp_problems *problems, struct bp_transform **ret, struct bp_error *err);
 void bp_transform_free(struct bp_transform *transform);
+
+/* What the plan and the fit decided by themselves and people should know: array of {"code", "pointer", "detail"}; new
+ * reference, or NULL (no memory). Text columns left out and missing values to be filled are known after the plan,
+ * constant columns after the fit. Not part of the JSON of a transform. */
+json_t *bp_transform_warnings(const struct bp_transform *transform);
 
 /* Class of each row (BP_INVALID for a regression), and which rows cannot be used (no target, `drop`): for the split. */
 bp_status bp_transform_classes(const struct bp_transform *transform, const struct bp_table *table, int32_t *ret,
@@ -60,7 +69,8 @@ const struct bp_transform_target *bp_transform_target(const struct bp_transform 
 /* Names of the inputs after one-hot ("age", "color=red"): new reference to an array, or NULL. */
 json_t *bp_transform_input_names(const struct bp_transform *transform);
 
-/* Sources: over a table's rows, and over rows made by bp_transform_rows. Free with bp_transform_source_done. Both
+/* Sources: over a table's rows, and over rows made by bp_transform_rows. The table may be another one than it was
+ * planned for: columns are found by name, and its levels may be some of ours; BP_MISMATCH where it does not fit. Free with bp_transform_source_done. Both
  * borrow the transform (and the table, or the rows). The second has no targets. */
 bp_status bp_transform_source(const struct bp_transform *transform, const struct bp_table *table,
                               struct bp_source *ret, struct bp_error *err);
