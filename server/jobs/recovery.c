@@ -83,7 +83,7 @@ bp_status bp_recover(struct bp_app *app, struct bp_error *err)
     struct left left = {0};
     bp_status status = bp_store_write(app->store, recover_all, &left, err);
     if (!status && left.n) {
-        char n[16];
+        char n[24];
         snprintf(n, sizeof n, "%zu", left.n);
         bp_log(BP_LOG_INFO, "jobs that were in the middle of something go on", "jobs", n, NULL);
     }
