@@ -10,6 +10,7 @@ static uint32_t hash_double(double v)
 {
     uint64_t u;
     memcpy(&u, &v, sizeof u);
+    u ^= u >> 32; /* small integers differ in their upper bits only */
     u *= UINT64_C(0x9e3779b97f4a7c15);
     return (uint32_t)(u >> 32);
 }
