@@ -288,9 +288,9 @@ static bool check_result(struct bp_reply *reply, const struct evaluation *e)
             return false;
         }
         if (!isfinite(bp_accumulator_value(&e->accumulators[h], BP_METRIC_LOSS))) {
-            bp_problem(reply, 500, "nonfinite_prediction",
-                       "the loss is not a finite number: the model overflows on "
-                       "these inputs");
+            bp_problem(reply, 422, "nonfinite_prediction",
+                       "the loss is not a finite number: the values of a row are too "
+                       "large for the model");
             return false;
         }
     }

@@ -349,10 +349,12 @@ static bool run(struct bp_reply *reply, struct bp_app *app, struct prediction *p
         status = bp_predictor_run(app->predictors, p->predictor, &source, p->n, p->outputs, &err);
         bp_transform_source_done(&source);
     }
-    if (status == BP_NONFINITE)
-        bp_problem(reply, 500, "nonfinite_prediction", "%s: the model overflows on these inputs", err.message);
-    else if (status)
+    if (status == BP_NONFINITE) { /* weights are finite, always: the row is beyond what float32 can hold */
+        bp_problem(reply, 422, "nonfinite_prediction", "%s: its values are too large for the model", err.message);
+        bp_problem_at(reply, err.where, "out_of_range", NULL, NULL, "the model overflows on this row");
+    } else if (status) {
         bp_problem_error(reply, &err);
+    }
     return !status;
 }
 

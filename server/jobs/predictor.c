@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,7 +56,8 @@ void bp_predictors_free(struct bp_predictors *predictors)
 static void copy_floats(float *to, const uint8_t *from, size_t n)
 {
     for (size_t i = 0; i < n; i++, from += sizeof(float)) {
-        uint32_t bits = (uint32_t)from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
+        uint32_t bits =
+            (uint32_t)from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
         memcpy(&to[i], &bits, sizeof bits);
     }
 }
@@ -157,7 +159,7 @@ bp_status bp_predictors_get(struct bp_predictors *predictors, const struct bp_ch
         *ret = p;
         return BP_OK;
     }
-    struct bp_predictor *loaded;
+    struct bp_predictor *loaded = NULL;
     bp_status status = load(predictors->store, choice, &loaded, err);
     if (status)
         return status;
@@ -279,8 +281,13 @@ bp_status bp_predictor_run(struct bp_predictors *predictors, struct bp_predictor
         run_batch(predictor, exec, source, first, n - first < BP_PREDICT_BATCH ? n - first : BP_PREDICT_BATCH,
                   outputs, width);
     bp_predictor_bench_put(predictors, predictor, exec);
-    for (size_t i = 0; i < (size_t)n * (size_t)width; i++)
-        if (!isfinite(outputs[i]))
-            return bp_fail(err, BP_NONFINITE, "the prediction for row %zu is not a finite number", i / (size_t)width);
+    for (size_t i = 0; i < (size_t)n * (size_t)width; i++) {
+        if (isfinite(outputs[i]))
+            continue;
+        char where[40];
+        snprintf(where, sizeof where, "/rows/%zu", i / (size_t)width);
+        return bp_fail_at(err, BP_NONFINITE, where, "the prediction for row %zu is not a finite number",
+                          i / (size_t)width);
+    }
     return BP_OK;
 }

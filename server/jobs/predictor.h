@@ -51,7 +51,8 @@ void bp_predictor_bench_put(struct bp_predictors *predictors, struct bp_predicto
 
 /* Predicts the first n rows of a source. outputs (owned by the caller) has room for n rows of the outputs of all
  * heads, head after head within a row: probabilities of the classes, probabilities of a bce head, or values in the
- * target's own unit. BP_NONFINITE names the row. */
+ * target's own unit. BP_NONFINITE: where is the
+ * pointer of the row. */
 bp_status bp_predictor_run(struct bp_predictors *predictors, struct bp_predictor *predictor,
                            const struct bp_source *source, int n, float *outputs, struct bp_error *err);
 

@@ -132,9 +132,10 @@ def test_too_many_rows_are_told_the_limit(daemon, flowers, problem):
     assert reply.json()["limit"] == 65536
 
 
-def test_numbers_beyond_a_float_are_never_a_prediction(daemon, houses):
-    reply = predict(daemon, houses, [{"size": 1e300, "age": 10, "district": "north"}])
-    assert reply.status_code in (422, 500) and "predictions" not in reply.json()
+def test_numbers_beyond_a_float_are_never_a_prediction(daemon, houses, problem):
+    rows = [{"size": 100, "age": 10, "district": "north"}, {"size": 1e300, "age": 10, "district": "north"}]
+    reply = predict(daemon, houses, rows)
+    assert reply.status_code == 422 and [e["pointer"][:7] for e in reply.json()["errors"]] == ["/rows/1"], reply.text
 
 
 def test_unknown_names(daemon, flowers, problem):
@@ -180,13 +181,17 @@ def test_another_dataset_with_the_same_columns(daemon, flowers, problem):
     assert (e["dataset"], e["split"], e["rows"]) == ("meadow", "all", 90)
     assert e["metrics"]["accuracy"] > 0.9 and sum(map(sum, e["confusion"]["counts"])) == 90
     assert daemon.post(url, json={"dataset": "meadow", "split": "train"}) == problem(422, "no_such_split", "all")
-    # classes that the model never saw are left out, and said so; their order in the file does not matter
+    # the order of the columns does not matter, nor that a class is missing; a row without its target is left out
     columns = ["species", *ORDER]
-    strange = data.csv(columns, [["virginica", 6.6, 3.0, 5.6, 2.0], ["tulip", 1, 2, 3, 4], ["setosa", 5, 3.4, 1.5, 0.2],
-                                 ["versicolor", 5.9, 2.8, 4.3, 1.3]] * 3)
-    daemon.upload("strange", strange)
-    e = daemon.post(url, json={"dataset": "strange"}).json()
-    assert (e["rows"], e["excluded"], e["metrics"]["accuracy"]) == (9, 3, 1.0)
+    rows = [["virginica", 6.6, 3.0, 5.6, 2.0], ["", 1, 2, 3, 4], ["setosa", 5, 3.4, 1.5, 0.2]] * 3
+    daemon.upload("other", data.csv(columns, rows))
+    e = daemon.post(url, json={"dataset": "other"}).json()
+    assert (e["rows"], e["excluded"], e["metrics"]["accuracy"]) == (6, 3, 1.0)
+    assert e["confusion"] == {"labels": ["setosa", "versicolor", "virginica"], "counts": [[3, 0, 0], [0] * 3, [0, 0, 3]]}
+    # a class that the model never saw cannot be judged, and is named
+    daemon.upload("strange", data.csv(columns, [*rows, ["tulip", 1, 2, 3, 4], ["tulip", 1, 2, 3, 4]]))
+    reply = daemon.post(url, json={"dataset": "strange"})
+    assert reply.status_code == 422 and "tulip" in reply.text, reply.text
 
 
 def test_what_cannot_be_evaluated(daemon, flowers, houses, problem):
