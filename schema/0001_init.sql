@@ -56,6 +56,7 @@ CREATE TABLE job (
     numerics_version  INTEGER NOT NULL,
     seed              INTEGER NOT NULL,
     threads           INTEGER NOT NULL,
+    stopping          INTEGER NOT NULL CHECK (stopping IN (0, 1)),  -- a stop was asked for and is not carried out yet
     restarts          INTEGER NOT NULL CHECK (restarts >= 0),
     stalls            INTEGER NOT NULL CHECK (stalls >= 0),
     dataset           TEXT NOT NULL,

@@ -152,7 +152,7 @@ static bp_status verb_edit(void *arg, struct bp_job_row *row, struct bp_error *e
         row->finished_at = bp_store_now();
     /* A stop request outlives the daemon: it is in the row until the worker has carried it out. */
     if (w->verb == BP_VERB_STOP)
-        row->stopping = true;
+        row->stopping = 1;
     return BP_OK;
 }
 

@@ -346,7 +346,7 @@ static bp_status outcome_edit(void *arg, struct bp_job_row *row, struct bp_error
         }
     if (bp_job_status_final(o->status)) {
         row->finished_at = bp_store_now();
-        row->stopping = false;
+        row->stopping = 0;
         if (o->status == BP_JOB_SUCCEEDED && o->stop_reason)
             row->stop_reason = strdup(o->stop_reason);
     }

@@ -147,7 +147,7 @@ struct bp_job_row {
     char parent[BP_ID_SIZE];                     /* "" for none */
     int64_t created_at, started_at, finished_at; /* 0 where it has not happened */
     int64_t seed, threads, priority;
-    bool stopping;    /* a stop was asked for and is not carried out yet */
+    int64_t stopping; /* 1: a stop was asked for and is not carried out yet */
     int64_t restarts; /* resumed after a crash */
     int64_t stalls;   /* crashes in a row without progress */
     int64_t version;  /* rises with every durable change */

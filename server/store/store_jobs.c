@@ -35,7 +35,7 @@ static const struct {
     {TEXT, MEMBER(progress)},  {TEXT, MEMBER(last_metrics)}, {TEXT, MEMBER(test_metrics)}, {ARRAY, MEMBER(parent)},
     {INT, MEMBER(started_at)}, {INT, MEMBER(finished_at)},   {INT, MEMBER(threads)},       {INT, MEMBER(priority)},
     {INT, MEMBER(restarts)},   {INT, MEMBER(stalls)},        {INT, MEMBER(numerics)},      {INT, MEMBER(best_epoch)},
-    {INT, MEMBER(best_step)},  {TEXT, MEMBER(best_name)},    {INT, MEMBER(version)},
+    {INT, MEMBER(best_step)},  {TEXT, MEMBER(best_name)},    {INT, MEMBER(version)},       {INT, MEMBER(stopping)},
 };
 #define NMEMBERS (int)(sizeof members / sizeof members[0])
 
@@ -44,19 +44,20 @@ static const struct {
     "id, owner, seed, created_at, dataset, sha256, dataset_version, spec, request, name, stop_reason, model,"        \
     " warnings, tags, error, transform, progress, last_metrics, test_metrics, parent, started_at, finished_at,"      \
     " threads, priority, restarts, stalls, numerics_version, best_epoch, best_step, best_name, version,"             \
-    " status, has_best, best_value, split_fingerprint"
+    " stopping, status, has_best, best_value, split_fingerprint"
 enum { STATUS = sizeof members / sizeof members[0], HAS_BEST, BEST_VALUE, SPLIT, SEQ };
 
 static const char sql_insert[] =
     "INSERT INTO job (" COLUMNS
     ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,"
-    " ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)";
+    " ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)";
 static const char sql_update[] =
     "UPDATE job SET name = ?10, stop_reason = ?11, model = ?12, warnings = ?13, tags = ?14, error = ?15,"
     " transform = ?16, progress = ?17, last_metrics = ?18, test_metrics = ?19, parent = ?20, started_at = ?21,"
     " finished_at = ?22, threads = ?23, priority = ?24, restarts = ?25, stalls = ?26, numerics_version = ?27,"
-    " best_epoch = ?28, best_step = ?29, best_name = ?30, version = ?31, status = ?32, has_best = ?33,"
-    " best_value = ?34, split_fingerprint = ?35 WHERE seq = ?36";
+    " best_epoch = ?28, best_step = ?29, best_name = ?30, version = ?31, stopping = ?32, status = ?33, has_best = "
+    "?34,"
+    " best_value = ?35, split_fingerprint = ?36 WHERE seq = ?37";
 static const char sql_get[] = "SELECT " COLUMNS ", seq FROM job WHERE seq = ?1";
 static const char sql_seq[] = "SELECT seq FROM job WHERE id = ?1 AND deleted = 0";
 static const char sql_state[] = "SELECT seq, version, tags, status FROM job WHERE id = ?1 AND deleted = 0";
