@@ -67,11 +67,9 @@ static const struct bp_field column_fields[] = {
      .aliases = "missing_value_strategy",
      .help = "what happens to missing values"},
     {.name = "fill",
-     .value = BP_VALUE_REAL,
-     .min = -1e300,
-     .max = 1e300,
+     .value = BP_VALUE_ANY,
      .aliases = "fill_value",
-     .help = "the value for missing: constant"},
+     .help = "the number, or the level of a category, for missing: constant"},
     {.name = "scale", .value = BP_VALUE_CHOICE, .family = &scale_family, .help = "overrides the dataset's"},
 };
 static const struct bp_object column_object = {column_fields, N(column_fields)};

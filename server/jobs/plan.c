@@ -297,7 +297,7 @@ bp_status bp_plan_split(const struct bp_plan *plan, const struct bp_transform *t
     bp_status status = BP_OK;
 
     /* Two tables of one size are not split alike: the first 8 bytes of the hash go in. */
-    snprintf(salt, sizeof salt, "%s", table->hash);
+    snprintf(salt, sizeof salt, "%.16s", table->hash);
     config.salt = strtoull(salt, NULL, 16);
     config.nrows = table->nrows;
     config.test_first = table->test_first;

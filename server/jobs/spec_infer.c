@@ -260,34 +260,37 @@ static void settle_split(struct spec_work *w)
     }
 }
 
+/* Images have a natural range; other numbers are standardized. */
 static void settle_scale(struct spec_work *w)
 {
     json_t *dataset = dataset_of(w);
-    bool pixels = false;
+    bool bytes = false, others = false;
     if (json_object_get(dataset, "scale"))
         return;
     for (int i = 0; i < w->table->ncolumns; i++) {
         const struct bp_table_column *c = &w->table->columns[i];
-        pixels |= c != w->target && c->count > 1 && c->type == BP_U8;
+        if (c == w->target || c->kind != BP_COLUMN_NUMBER)
+            continue;
+        bytes |= c->type == BP_U8;
+        others |= c->type != BP_U8;
     }
-    spec_set(w, dataset, "scale", json_string(pixels ? "unit" : "standard"));
+    spec_set(w, dataset, "scale", json_string(bytes && !others ? "unit" : "standard"));
 }
 
+/* A fill that would be ignored is a fault. (A missing one is found by the transform.) */
 static void check_fills(struct spec_work *w)
 {
     const char *name;
     json_t *column;
     json_object_foreach(json_object_get(dataset_of(w), "columns"), name, column)
     {
-        const char *missing = spec_kind(json_object_get(column, "missing"), "");
-        bool constant = strcmp(missing, "constant") == 0, fill = json_object_get(column, "fill") != NULL;
         char pointer[512] = "/dataset/columns";
+        if (!json_object_get(column, "fill") ||
+            strcmp(spec_kind(json_object_get(column, "missing"), ""), "constant") == 0)
+            continue;
         bp_pointer_append(pointer, sizeof pointer, name);
         bp_pointer_append(pointer, sizeof pointer, "fill");
-        if (constant != fill)
-            spec_fault(w, pointer, constant ? "required" : "incompatible", NULL, NULL,
-                       constant ? "\"fill\" is required with missing: constant"
-                                : "\"fill\" is used with missing: constant only");
+        spec_fault(w, pointer, "incompatible", NULL, NULL, "\"fill\" is used with missing: constant only");
     }
 }
 
@@ -317,6 +320,12 @@ void spec_infer_task(struct spec_work *w)
             w->error = err;
     }
     spec_merge(w, &problems);
+    json_t *told = w->transform ? bp_transform_warnings(w->transform) : NULL, *entry;
+    size_t i;
+    json_array_foreach(told, i, entry)
+        spec_warn(w, spec_kind(json_object_get(entry, "pointer"), ""), spec_kind(json_object_get(entry, "code"), ""),
+                  "%s", spec_kind(json_object_get(entry, "detail"), ""));
+    json_decref(told);
 }
 
 /* --- metrics ------------------------------------------------------------------------------------------------------ */
