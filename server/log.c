@@ -67,8 +67,9 @@ static size_t utf8_length(const unsigned char *p)
     return n == 2 && p[0] == 0xc2 && p[1] < 0xa0 ? 0 : n;
 }
 
-/* Appends text with quotes, backslashes, control characters and stray bytes escaped, as JSON has them. */
-static void put_escaped(struct line *line, const char *text)
+/* Appends text with control characters and stray bytes escaped, as JSON has them; quotes and backslashes too where
+ * the text stands in quotes. */
+static void put_escaped(struct line *line, const char *text, bool quoted)
 {
     const unsigned char *p = (const unsigned char *)text;
     size_t taken = 0;
@@ -78,7 +79,7 @@ static void put_escaped(struct line *line, const char *text)
         if (n == 1 && (*p < 0x20 || *p == 0x7f)) {
             snprintf(escape, sizeof escape, "\\u%04x", *p);
             put_text(line, escape);
-        } else if (n == 1 && (*p == '"' || *p == '\\')) {
+        } else if (n == 1 && quoted && (*p == '"' || *p == '\\')) {
             snprintf(escape, sizeof escape, "\\%c", *p);
             put_text(line, escape);
         } else if (n == 0) {
@@ -97,7 +98,7 @@ static void put_escaped(struct line *line, const char *text)
 static void put_quoted(struct line *line, const char *text)
 {
     put_text(line, "\"");
-    put_escaped(line, text);
+    put_escaped(line, text, true);
     put_text(line, "\"");
 }
 
@@ -157,7 +158,7 @@ static void put_head(struct line *line, bool json, enum bp_log_level level, cons
     put_text(line, " ");
     put_text(line, g_level_names[level]);
     put_text(line, " ");
-    put_escaped(line, message);
+    put_escaped(line, message, false);
 }
 
 /* A pair that would not fit is left out whole: half an escape would spoil the line for machines. */

@@ -354,12 +354,6 @@ static void wait_for_signal(void)
     bp_log(BP_LOG_INFO, "stopping", "signal", got == SIGTERM ? "TERM" : got == SIGINT ? "INT" : "HUP", NULL);
 }
 
-static int complain(int code, const struct bp_error *err)
-{
-    bp_log(BP_LOG_ERROR, err->message, NULL);
-    return code;
-}
-
 static int run(struct daemon *d)
 {
     struct bp_error err = {0};
@@ -369,7 +363,8 @@ static int run(struct daemon *d)
         if (code == EX_OK)
             continue;
         stop_parts(d, started);
-        return complain(code, &err);
+        bp_log(BP_LOG_ERROR, err.message, NULL);
+        return code;
     }
     bp_http_open(d->app.http);
     announce(d);
@@ -395,8 +390,10 @@ int main(int argc, char **argv)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 
     bp_status status = bp_config_load(argc, argv, &d.config, &action, &err);
-    if (status)
-        return complain(status == BP_INVALID ? EX_USAGE : status == BP_NOMEM ? EX_OSERR : EX_CONFIG, &err);
+    if (status) {
+        fprintf(stderr, "backpropd: %s\n", err.message); /* how to log is not known yet */
+        return status == BP_INVALID ? EX_USAGE : status == BP_NOMEM ? EX_OSERR : EX_CONFIG;
+    }
     if (action == BP_CONFIG_EXIT)
         return EX_OK;
     bp_log_setup(d.config.log_json, (enum bp_log_level)d.config.log_level);

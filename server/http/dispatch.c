@@ -106,10 +106,13 @@ static enum MHD_Result at_headers(struct bp_request *r)
     for (int i = 0; header_checks[i]; i++) {
         if (header_checks[i](r))
             continue;
-        /* Bytes of a body that nobody reads would be taken for the next request. */
-        if (r->body.declared != 0)
-            r->reply.close = true;
         bp_reply_finish(&r->reply, r);
+        if (r->body.declared == 0 && !r->reply.close) {
+            /* Answered in the next call: libmicrohttpd closes a connection that it has to answer in the first. */
+            r->phase = AT_REPLY;
+            return MHD_YES;
+        }
+        r->reply.close = true; /* bytes of a body that nobody reads would be taken for the next request */
         return send_now(r);
     }
     r->phase = AT_BODY;
@@ -271,8 +274,9 @@ static void log_request(const struct bp_request *r, enum MHD_RequestTerminationC
     char status[16], ms[32];
     snprintf(status, sizeof status, "%d", r->status);
     snprintf(ms, sizeof ms, "%.1f", 1e3 * (bp_monotonic() - r->began));
-    bp_log(r->status >= 500 && r->status != 503 ? BP_LOG_WARN : BP_LOG_DEBUG, "request", "id", r->id, "method",
-           r->method ? r->method : "", "path", r->path ? r->path : "", "status", status, "ms", ms, "end",
+    bool ours = r->status == 500 || r->status == 507; /* the others are the client's, or said elsewhere */
+    bp_log(ours ? BP_LOG_WARN : BP_LOG_DEBUG, "request", "id", r->id, "method", r->method ? r->method : "", "path",
+           r->path ? r->path : "", "status", status, "ms", ms, "end",
            code == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "ok" : "cut", NULL);
 }
 

@@ -98,7 +98,8 @@ static bool not_found(struct bp_request *r)
     }
     json_t *near = json_array();
     for (const struct bp_route *route = routes; route->method && json_array_size(near) < NEAR_ROUTES; route++) {
-        if (r->nsegments > 0 && shared_segments(route->path, r) < most)
+        if (guess ? strncmp(route->path, guess, strlen(guess)) != 0
+                  : r->nsegments > 0 && shared_segments(route->path, r) < most)
             continue;
         json_array_append_new(near, json_sprintf("%s %s", route->method, route->path));
     }
