@@ -310,11 +310,13 @@ bp_status bp_db_job_update(struct bp_db *db, struct bp_job_row *row, struct bp_e
     struct bp_job_row next = *row; /* borrows the texts */
     next.version++;
     bind_row(stmt, FIRST_MUTABLE, &next);
-    sqlite3_bind_int64(stmt, 36, old.seq);
+    sqlite3_bind_int64(stmt, SEQ + 1, old.seq);
     status = bp_db_finish(db, stmt, "storing a job", err);
     if (status == BP_CONFLICT && sqlite3_extended_errcode(db->handle) == SQLITE_CONSTRAINT_TRIGGER)
         return bp_fail(err, BP_CONFLICT, "job %s is %s and cannot become %s", row->id, bp_job_status_name(old.status),
                        bp_job_status_name(row->status));
+    if (status == BP_OK && sqlite3_changes(db->handle) != 1)
+        return bp_fail(err, BP_INTERNAL, "storing job %s changed no row", row->id);
     if (status == BP_OK && !old.same_tags)
         status = store_tags(db, old.seq, row->tags, false, err);
     if (status == BP_OK)
