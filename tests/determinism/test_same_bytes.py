@@ -8,8 +8,8 @@ from smooth import SPECS, fingerprint, table
 
 # SHA-256 of the tensor bytes of the weights that the jobs below end with. They change with numerics_version only.
 GOLDEN = {
-    "classes": "",
-    "values": "",
+    "classes": "4056b24a3c114b79f10f3d044547a64ae97ad1ed5bf7f1828dde1e01144038a5",
+    "values": "8a0eab367ed6d6c3dd210c04a3f7c49f3fd53eb88d114e84ae7dedb949db815b",
 }
 
 THREADS = [1, 2, 3, 5, 8]

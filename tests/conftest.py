@@ -16,7 +16,7 @@ import time
 import pytest
 import requests
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXECUTABLE = os.environ.get("BACKPROPD", str(ROOT / "build" / "backpropd"))
 FINAL = ("succeeded", "failed", "cancelled")
 PATIENCE = 60  # seconds for anything that a test waits for; sanitizer builds are slow
@@ -121,9 +121,9 @@ class Daemon:
         assert reply.status_code == 200, reply.text
         return reply.json()
 
-    def wait(self, job_id, until=lambda job: job["status"] in FINAL):
+    def wait(self, job_id, until=lambda job: job["status"] in FINAL, patience=PATIENCE):
         """The job as soon as it is as wanted; by default, when it has ended."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             job = self.job(job_id)
             if until(job):
