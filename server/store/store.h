@@ -72,6 +72,14 @@ bool bp_store_failed(const struct bp_store *store); /* latched: reads go on, wri
  * start (seconds for gigabytes). BP_CORRUPT with what was found. */
 bp_status bp_store_check(struct bp_store *store, struct bp_error *err);
 
+/* For the metrics page. Any thread. */
+struct bp_store_figures {
+    uint64_t commits;              /* transactions since the start */
+    size_t queued;                 /* pieces of work that wait for the thread */
+    int64_t file_bytes, log_bytes; /* of the database and its write-ahead log */
+};
+void bp_store_figures(struct bp_store *store, struct bp_store_figures *ret);
+
 /* "job_01j…": prefix + "_" + lower-case monotonic ULID. Thread-safe. */
 void bp_store_new_id(const char *prefix, char ret[BP_ID_SIZE]);
 int64_t bp_store_now(void); /* ms since 1970 */

@@ -40,79 +40,6 @@ void bp_checkpoint_row_done(struct bp_checkpoint_row *row)
     row->metrics = NULL;
 }
 
-/* --- pins and uploads: what must not be taken away just now -------------------------------------------------------- */
-static struct bp_pin **find_pin(struct bp_store *store, const char *id)
-{
-    struct bp_pin **link = &store->pins;
-    while (*link && strcmp((*link)->id, id) != 0)
-        link = &(*link)->next;
-    return link;
-}
-
-void bp_store_checkpoint_pin(struct bp_store *store, const char *id)
-{
-    pthread_mutex_lock(&store->pin_mutex);
-    struct bp_pin *pin = *find_pin(store, id);
-    if (!pin && (pin = calloc(1, sizeof *pin))) {
-        strncpy(pin->id, id, sizeof pin->id - 1);
-        pin->next = store->pins;
-        store->pins = pin;
-    }
-    if (pin)
-        pin->count++;
-    else
-        store->unnamed_pins++;
-    pthread_mutex_unlock(&store->pin_mutex);
-}
-
-void bp_store_checkpoint_unpin(struct bp_store *store, const char *id)
-{
-    pthread_mutex_lock(&store->pin_mutex);
-    struct bp_pin **link = find_pin(store, id), *pin = *link;
-    if (pin && --pin->count == 0) {
-        *link = pin->next;
-        free(pin);
-    } else if (!pin && store->unnamed_pins > 0)
-        store->unnamed_pins--;
-    pthread_mutex_unlock(&store->pin_mutex);
-}
-
-bool bp_store_pinned(struct bp_store *store, const char *id)
-{
-    pthread_mutex_lock(&store->pin_mutex);
-    bool pinned = store->unnamed_pins > 0 || *find_pin(store, id);
-    pthread_mutex_unlock(&store->pin_mutex);
-    return pinned;
-}
-
-bool bp_store_uploading(struct bp_store *store, int64_t blob)
-{
-    bool found = false;
-    pthread_mutex_lock(&store->mutex);
-    for (const struct bp_upload *u = store->uploads; u && !found; u = u->next)
-        found = u->blob == blob;
-    pthread_mutex_unlock(&store->mutex);
-    return found;
-}
-
-static void upload_begin(struct bp_store *store, struct bp_upload *upload)
-{
-    pthread_mutex_lock(&store->mutex);
-    upload->next = store->uploads;
-    store->uploads = upload;
-    pthread_mutex_unlock(&store->mutex);
-}
-
-static void upload_end(struct bp_store *store, struct bp_upload *upload)
-{
-    pthread_mutex_lock(&store->mutex);
-    struct bp_upload **link = &store->uploads;
-    while (*link != upload)
-        link = &(*link)->next;
-    *link = upload->next;
-    pthread_mutex_unlock(&store->mutex);
-}
-
 /* --- writing ---------------------------------------------------------------------------------------------------- */
 struct digest {
     uint8_t bytes[SHA256_DIGEST_SIZE];
@@ -291,12 +218,12 @@ bp_status bp_store_checkpoint(struct bp_store *store, struct bp_checkpoint_row *
     if (!row->created_at)
         row->created_at = bp_store_now();
     bp_status status = BP_OK;
-    upload_begin(store, &w.upload);
+    bp_upload_begin(store, &w.upload);
     for (w.first = 0; status == BP_OK && w.first < w.nchunks; w.first = w.end) {
         w.end = w.nchunks - w.first < BP_CHUNKS_A_PIECE ? w.nchunks : w.first + BP_CHUNKS_A_PIECE;
         status = bp_store_write_heavy(store, write_piece, &w, (size_t)(w.end - w.first) * BP_CHUNK_BYTES, err);
     }
-    upload_end(store, &w.upload);
+    bp_upload_end(store, &w.upload);
     if (status == BP_OK)
         row->seq = w.seq;
     else

@@ -79,6 +79,22 @@ static bp_status create(struct bp_db *db, struct bp_error *err)
     return bp_db_exec(db, sql, "creating the database", err);
 }
 
+/* SQLite answers with the mode that it has, which is another where the file system has no shared memory. */
+static bp_status switch_to_log(struct bp_db *db, struct bp_error *err)
+{
+    sqlite3_stmt *stmt;
+    bp_status status = bp_db_statement(db, "PRAGMA journal_mode=WAL", &stmt, err);
+    if (status == BP_OK)
+        status = bp_db_step(db, stmt, "switching to a write-ahead log", err);
+    if (status != BP_OK)
+        return status;
+    const char *mode = (const char *)sqlite3_column_text(stmt, 0);
+    if (!mode || strcmp(mode, "wal") != 0)
+        status = bp_fail(err, BP_UNSUPPORTED, "a write-ahead log is not possible on this file system");
+    sqlite3_reset(stmt);
+    return status;
+}
+
 static bp_status set_up_writer(struct bp_db *db, int64_t max_bytes, struct bp_error *err)
 {
     char sql[80];
@@ -93,7 +109,7 @@ static bp_status set_up_writer(struct bp_db *db, int64_t max_bytes, struct bp_er
     if (status == BP_OK && id != BP_APPLICATION_ID) /* the header as the log has it */
         return bp_fail(err, BP_MISMATCH, "the database belongs to another application");
     if (status == BP_OK)
-        status = bp_db_exec(db, "PRAGMA journal_mode=WAL", "switching to a write-ahead log", err);
+        status = switch_to_log(db, err);
     if (status == BP_OK && max_bytes > 0) {
         status = bp_db_int(db, "PRAGMA page_size", &page_size, err);
         if (status != BP_OK)

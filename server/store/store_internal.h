@@ -6,6 +6,8 @@
  *   store_file.c        is this directory and file ours and fit to hold a database
  *   store_connection.c  settings of a connection, migrations
  *   store_statement.c   prepared statements, binding, error codes
+ *   store_pins.c        checkpoints that must stay
+ *   store_ballast.c     room for the last writes on a full disk
  *   store_id.c          ids and time
  *   store_FAMILY.c      one family of statements a file
  *
@@ -31,12 +33,18 @@
 #define BP_LINGER_PIECES 1000 /* or until so many wait */
 #define BP_READ_SECONDS 10    /* a read that takes longer is a fault, and would keep the log from shrinking */
 #define BP_BUSY_MS 5000       /* another process may recover the log, or look at the file with the sqlite3 shell */
+#define BP_SERIES 64          /* metric names remembered by the writer: those of a few jobs */
 #define BP_STATEMENTS 256     /* slots of a connection's cache, a power of two; about 80 are used */
 
 /* --- a connection (store_connection.c, store_statement.c) ------------------------------------------------------ */
 struct bp_statement {
     const char *sql; /* the key: the address of a string that lives for ever */
     sqlite3_stmt *stmt;
+};
+
+struct bp_series {   /* a metric's key, remembered */
+    int64_t job, id; /* job 0: empty */
+    char name[40];
 };
 
 struct bp_db {
@@ -48,6 +56,7 @@ struct bp_db {
     int64_t deadline;   /* reader: monotonic ms after which the read is interrupted, 0 for none */
     struct bp_db *next; /* reader: in the list of idle ones */
     struct bp_statement cache[BP_STATEMENTS];
+    struct bp_series series[BP_SERIES]; /* writer; forgotten whenever something is undone */
 };
 
 enum bp_db_kind { BP_DB_WRITER, BP_DB_READER };
@@ -130,6 +139,7 @@ struct bp_store {
     int64_t sweep_at; /* when idle work is due, monotonic ms; INT64_MAX: there is none */
     bool failed;      /* latched by the thread; written under the mutex, read atomically */
     char failure[240];
+    bool ballast;              /* the thread's: the file is there */
     int64_t busy_at;           /* the thread's: when it last ran a piece, monotonic ms */
     int64_t swept_at;          /* the thread's: when it last did idle work */
     int64_t truncate_at;       /* the thread's: not before this may the log be truncated again */
@@ -157,6 +167,10 @@ bp_status bp_store_write_heavy(struct bp_store *store, bp_store_fn *fn, void *ar
 void bp_store_want_sweep(struct bp_store *store);
 bool bp_store_pinned(struct bp_store *store, const char *id);
 bool bp_store_uploading(struct bp_store *store, int64_t blob);
+void bp_upload_begin(struct bp_store *store, struct bp_upload *upload);
+void bp_upload_end(struct bp_store *store, struct bp_upload *upload);
+void bp_ballast_take(struct bp_store *store); /* where there is room */
+void bp_ballast_drop(struct bp_store *store);
 uint64_t bp_store_commits(struct bp_store *store);
 void bp_db_reset(struct bp_db *db); /* every statement, after a failure left some running */
 

@@ -47,6 +47,8 @@ static const struct {
     " stopping, status, has_best, best_value, split_fingerprint"
 enum { STATUS = sizeof members / sizeof members[0], HAS_BEST, BEST_VALUE, SPLIT, SEQ };
 
+/* The numbers below count the members: whoever adds one moves them. */
+_Static_assert(STATUS == 32, "number the parameters of sql_insert and sql_update anew");
 static const char sql_insert[] =
     "INSERT INTO job (" COLUMNS
     ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,"
@@ -55,9 +57,8 @@ static const char sql_update[] =
     "UPDATE job SET name = ?10, stop_reason = ?11, model = ?12, warnings = ?13, tags = ?14, error = ?15,"
     " transform = ?16, progress = ?17, last_metrics = ?18, test_metrics = ?19, parent = ?20, started_at = ?21,"
     " finished_at = ?22, threads = ?23, priority = ?24, restarts = ?25, stalls = ?26, numerics_version = ?27,"
-    " best_epoch = ?28, best_step = ?29, best_name = ?30, version = ?31, stopping = ?32, status = ?33, has_best = "
-    "?34,"
-    " best_value = ?35, split_fingerprint = ?36 WHERE seq = ?37";
+    " best_epoch = ?28, best_step = ?29, best_name = ?30, version = ?31, stopping = ?32, status = ?33,"
+    " has_best = ?34, best_value = ?35, split_fingerprint = ?36 WHERE seq = ?37";
 static const char sql_get[] = "SELECT " COLUMNS ", seq FROM job WHERE seq = ?1";
 static const char sql_seq[] = "SELECT seq FROM job WHERE id = ?1 AND deleted = 0";
 static const char sql_state[] = "SELECT seq, version, tags, status FROM job WHERE id = ?1 AND deleted = 0";

@@ -5,7 +5,7 @@
  */
 #include "store/store_internal.h"
 
-#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char sql_series_get[] = "SELECT id FROM series WHERE job = ?1 AND name = ?2";
@@ -31,7 +31,7 @@ static bp_status series_add(struct bp_db *db, int64_t job, const char *name, int
     return status;
 }
 
-static bp_status series_of(struct bp_db *db, int64_t job, const char *name, int64_t *ret, struct bp_error *err)
+static bp_status series_find(struct bp_db *db, int64_t job, const char *name, int64_t *ret, struct bp_error *err)
 {
     sqlite3_stmt *stmt;
     bp_status status = bp_db_statement(db, sql_series_get, &stmt, err);
@@ -46,33 +46,40 @@ static bp_status series_of(struct bp_db *db, int64_t job, const char *name, int6
     return status == BP_NOT_FOUND ? series_add(db, job, name, ret, err) : status;
 }
 
+/* The key of a series, made if missing. A job adds to the same few names again and again: remember them. A job's number
+ * is never used twice, so what is remembered stays true until something is undone. */
+static bp_status series_of(struct bp_db *db, int64_t job, const char *name, int64_t *ret, struct bp_error *err)
+{
+    uint64_t hash = (uint64_t)job;
+    for (const char *c = name; *c; c++)
+        hash = (hash ^ (unsigned char)*c) * 1099511628211u;
+    struct bp_series *known = &db->series[(hash >> 20) % BP_SERIES];
+    if (known->job != job || strcmp(known->name, name) != 0) {
+        int64_t id;
+        bp_status status = series_find(db, job, name, &id, err);
+        if (status != BP_OK)
+            return status;
+        known->job = job;
+        known->id = id;
+        snprintf(known->name, sizeof known->name, "%s", name);
+    }
+    *ret = known->id;
+    return BP_OK;
+}
+
 bp_status bp_db_metric_add(struct bp_db *db, const char *job, const struct bp_metric_point *points, size_t n,
                            struct bp_error *err)
 {
-    /* Points come by name in runs, or as the same few names again and again: remember some series. */
-    enum { KNOWN = 16 };
-    struct {
-        const char *name;
-        int64_t series;
-    } known[KNOWN] = {{NULL, 0}};
-    int64_t key;
+    int64_t key, series;
     sqlite3_stmt *put;
     bp_status status = bp_db_job_seq(db, job, &key, err);
     if (status == BP_OK)
         status = bp_db_statement(db, sql_put, &put, err);
-    for (size_t i = 0, next = 0; status == BP_OK && i < n; i++) {
-        size_t k = 0;
-        while (k < KNOWN && known[k].name && strcmp(known[k].name, points[i].name) != 0)
-            k++;
-        if (k == KNOWN || !known[k].name) {
-            k = next++ % KNOWN;
-            known[k].name = NULL;
-            status = series_of(db, key, points[i].name, &known[k].series, err);
-            if (status != BP_OK)
-                break;
-            known[k].name = points[i].name;
-        }
-        sqlite3_bind_int64(put, 1, known[k].series);
+    for (size_t i = 0; status == BP_OK && i < n; i++) {
+        status = series_of(db, key, points[i].name, &series, err);
+        if (status != BP_OK)
+            break;
+        sqlite3_bind_int64(put, 1, series);
         sqlite3_bind_int64(put, 2, points[i].step);
         sqlite3_bind_int64(put, 3, points[i].epoch);
         sqlite3_bind_double(put, 4, points[i].value); /* NaN becomes NULL */

@@ -48,8 +48,10 @@ bp_status bp_db_fail(struct bp_db *db, int rc, const char *what, struct bp_error
     bp_status status = meaning(db->handle, extended);
     if (db->writer && (status == BP_IO || status == BP_CORRUPT) && (rc & 0xff) != SQLITE_BUSY)
         db->fault = extended;
-    return bp_fail(err, status, "%s: %s (SQLite code %d)", what,
-                   known ? sqlite3_errmsg(db->handle) : sqlite3_errstr(rc), extended);
+    const char *text = known ? sqlite3_errmsg(db->handle) : sqlite3_errstr(rc);
+    int number = (extended & 0xff) == SQLITE_IOERR ? sqlite3_system_errno(db->handle) : 0;
+    return bp_fail(err, status, "%s: %s (SQLite code %d%s%s)", what, text, extended, number ? ", " : "",
+                   number ? strerror(number) : "");
 }
 
 static struct bp_statement *slot(struct bp_db *db, const char *sql)
@@ -126,6 +128,7 @@ void bp_db_reset(struct bp_db *db)
     for (size_t i = 0; i < BP_STATEMENTS; i++)
         if (db->cache[i].stmt)
             sqlite3_reset(db->cache[i].stmt);
+    memset(db->series, 0, sizeof db->series);
 }
 
 void bp_bind_text(sqlite3_stmt *stmt, int index, const char *text)

@@ -15,10 +15,12 @@
  */
 #include "store/store_internal.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define SWEEP_EVERY_MS 500  /* a slice of idle work at least so often while there is some, however busy we are */
 #define SWEEP_RETRY_MS 5000 /* after one that failed */
@@ -73,11 +75,21 @@ static void spoil(struct bp_piece *first, const struct bp_piece *end, const stru
         }
 }
 
+/* For a large write: not while the last room on the disk is kept for small ones. */
+static bool has_room(struct bp_store *store)
+{
+    bp_ballast_take(store);
+    return store->ballast;
+}
+
 /* Runs a piece under its savepoint. False: SQLite has undone the whole transaction. */
 static bool run_piece(struct bp_db *db, struct bp_piece *p)
 {
     p->status = control(db, "SAVEPOINT piece", &p->err);
-    if (p->status == BP_OK) {
+    if (p->status == BP_OK && p->weight > 0 && !has_room(db->store)) {
+        p->status = bp_fail(&p->err, BP_FULL, "the disk is full");
+        control(db, "RELEASE piece", NULL);
+    } else if (p->status == BP_OK) {
         p->status = p->fn(db, p->arg, &p->err);
         if (p->status != BP_OK && p->err.code != p->status)
             bp_fail(&p->err, p->status, "the work was refused");
@@ -127,6 +139,8 @@ static struct bp_piece *run_group(struct bp_store *store, struct bp_piece *first
         roll_back(db);
         note_fault(store, &err);
         spoil(first, end, &err);
+        if (err.code == BP_FULL)
+            bp_ballast_drop(store);
     } else
         __atomic_add_fetch(&store->commits, 1, __ATOMIC_RELAXED);
     return end;
@@ -135,6 +149,20 @@ static struct bp_piece *run_group(struct bp_store *store, struct bp_piece *first
 uint64_t bp_store_commits(struct bp_store *store)
 {
     return __atomic_load_n(&store->commits, __ATOMIC_RELAXED);
+}
+
+void bp_store_figures(struct bp_store *store, struct bp_store_figures *ret)
+{
+    struct stat st;
+    char log[PATH_MAX + 8];
+    memset(ret, 0, sizeof *ret);
+    ret->commits = bp_store_commits(store);
+    pthread_mutex_lock(&store->mutex);
+    ret->queued = store->queued;
+    pthread_mutex_unlock(&store->mutex);
+    snprintf(log, sizeof log, "%s-wal", store->path);
+    ret->file_bytes = stat(store->path, &st) == 0 ? st.st_size : 0;
+    ret->log_bytes = stat(log, &st) == 0 ? st.st_size : 0;
 }
 
 /* Tells everybody from `first` up to `end`. */
@@ -315,6 +343,7 @@ bp_status bp_store_writer_start(struct bp_store *store, struct bp_error *err)
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the program's own thread */
+    bp_ballast_take(store);
     int rc = pthread_create(&store->thread, NULL, writer_main, store);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc == 0 ? BP_OK : bp_fail(err, BP_NOMEM, "cannot start the store's thread: %s", strerror(rc));

@@ -69,6 +69,58 @@ static void an_update_checks_the_version(void **state)
     bp_job_row_done(&a.row);
 }
 
+/* Every member that can change, changed at once and read back; the others stay. */
+static void an_update_writes_every_member(void **state)
+{
+    struct fixture *f = *state;
+    struct bp_job_row row = new_job(BP_JOB_RUNNING);
+    row.seed = 7;
+    insert_job(f, &row);
+    struct bp_job_row changed = row;
+    char **texts[] = {&changed.name,      &changed.stop_reason, &changed.model,    &changed.warnings,
+                      &changed.error,     &changed.transform,   &changed.progress, &changed.last_metrics,
+                      &changed.best_name, &changed.test_metrics};
+    int64_t *numbers[] = {&changed.started_at, &changed.finished_at,      &changed.threads,  &changed.priority,
+                          &changed.restarts,   &changed.stalls,           &changed.numerics, &changed.best_epoch,
+                          &changed.best_step,  &changed.split_fingerprint};
+    char words[10][8];
+    for (int i = 0; i < 10; i++) {
+        snprintf(words[i], sizeof words[i], "text %d", i);
+        *texts[i] = words[i];
+        *numbers[i] = 100 + i;
+    }
+    changed.tags = (char *)"{\"a\":\"b\"}";
+    changed.status = BP_JOB_SUCCEEDED;
+    changed.stopping = 1;
+    changed.has_best = changed.has_split = true;
+    changed.best_value = -2.5;
+    strcpy(changed.parent, "job_parent");
+    changed.spec = changed.request = (char *)"never written";
+    changed.seed = 8;
+    assert_ok(f, bp_store_write(f->store, update_fn, &changed, &f->err));
+
+    struct get_args a = {.id = row.id};
+    assert_ok(f, bp_store_read(f->store, get_fn, &a, &f->err));
+    const struct bp_job_row *got = &a.row;
+    const char *const got_texts[] = {got->name,      got->stop_reason, got->model,    got->warnings,
+                                     got->error,     got->transform,   got->progress, got->last_metrics,
+                                     got->best_name, got->test_metrics};
+    const int64_t got_numbers[] = {got->started_at, got->finished_at,      got->threads,  got->priority,
+                                   got->restarts,   got->stalls,           got->numerics, got->best_epoch,
+                                   got->best_step,  got->split_fingerprint};
+    for (int i = 0; i < 10; i++) {
+        assert_string_equal(got_texts[i], words[i]);
+        assert_int_equal(got_numbers[i], 100 + i);
+    }
+    assert_string_equal(got->tags, changed.tags);
+    assert_string_equal(got->parent, "job_parent");
+    assert_string_equal(got->spec, "{}");
+    assert_string_equal(got->request, "{}");
+    assert_true(got->status == BP_JOB_SUCCEEDED && got->stopping == 1 && got->seed == 7 && got->version == 2);
+    assert_true(got->has_best && got->best_value == -2.5 && got->has_split && got->created_at == row.created_at);
+    bp_job_row_done(&a.row);
+}
+
 /* --- status ----------------------------------------------------------------------------------------------------- */
 /* Rows: from; columns: to; in the order of enum bp_job_status. */
 static const char *const legal[BP_JOB_STATUS_COUNT] = {
@@ -365,6 +417,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_job_comes_back_whole, setup, teardown),
         cmocka_unit_test_setup_teardown(an_update_checks_the_version, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_update_writes_every_member, setup, teardown),
         cmocka_unit_test_setup_teardown(only_legal_changes_of_status_are_stored, setup, teardown),
         cmocka_unit_test(status_names_round_trip),
         cmocka_unit_test_setup_teardown(listings_filter_and_page, setup, teardown),

@@ -1,0 +1,37 @@
+/* store_ballast.c: a file that does nothing but take up room, so that a full disk is not quite full.
+ *
+ * When a write finds no room, the ballast is given up: the next small writes (a job's state, an event) then succeed, and
+ * the service can say what is wrong. Large writes (checkpoints) may not use that room: they are refused until the
+ * ballast is back. Threads: the store's own, and the opener before that runs.
+ */
+#include "store/store_internal.h"
+
+#include <fcntl.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define FILE_NAME "ballast" /* in the data directory */
+#define BALLAST_BYTES (4 << 20)
+#define ROOM (4ull * BALLAST_BYTES) /* free before it is made again, so that it does not come and go */
+
+void bp_ballast_take(struct bp_store *store)
+{
+    struct statvfs fs;
+    if (store->ballast)
+        return;
+    if (fstatvfs(store->lock_fd, &fs) != 0 || (uint64_t)fs.f_bavail * fs.f_frsize < ROOM)
+        return;
+    int fd = openat(store->lock_fd, FILE_NAME, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return;
+    store->ballast = posix_fallocate(fd, 0, BALLAST_BYTES) == 0;
+    close(fd);
+    if (!store->ballast)
+        unlinkat(store->lock_fd, FILE_NAME, 0);
+}
+
+void bp_ballast_drop(struct bp_store *store)
+{
+    unlinkat(store->lock_fd, FILE_NAME, 0);
+    store->ballast = false;
+}

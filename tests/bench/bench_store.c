@@ -1,0 +1,279 @@
+/* bench_store.c: what the store costs over bare SQLite with the same durability.
+ *
+ *   backpropd-bench-store [DIR]      a directory on the disk in question, default /tmp
+ *
+ * Each line is the median of several runs, store and bare SQLite taking turns, because a disk's speed drifts.
+ */
+#include "store/store_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RUNS 5
+#define CLIENTS 32
+#define WRITES 200   /* of a client */
+#define BATCHES 2000 /* of metric points */
+#define BATCH 10     /* points each: some series of one step */
+#define CHECKPOINT (128 << 20)
+
+struct bench {
+    struct bp_store *store;
+    sqlite3 *bare;
+    char job[BP_ID_SIZE];
+    uint8_t *bytes;
+    int64_t step;
+};
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void check(bool ok, const char *what)
+{
+    if (!ok) {
+        fprintf(stderr, "%s failed\n", what);
+        exit(1);
+    }
+}
+
+static void bare_exec(struct bench *b, const char *sql)
+{
+    check(sqlite3_exec(b->bare, sql, NULL, NULL, NULL) == SQLITE_OK, sql);
+}
+
+static sqlite3_stmt *bare_prepare(struct bench *b, const char *sql)
+{
+    sqlite3_stmt *stmt;
+    check(sqlite3_prepare_v2(b->bare, sql, -1, &stmt, NULL) == SQLITE_OK, sql);
+    return stmt;
+}
+
+static void bare_run(sqlite3_stmt *stmt)
+{
+    check(sqlite3_step(stmt) == SQLITE_DONE, "a bare step");
+    sqlite3_reset(stmt);
+}
+
+/* --- durable writes --------------------------------------------------------------------------------------------- */
+static bp_status event_fn(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    return bp_db_event_add(db, arg, "epoch", "{\"epoch\":1,\"loss\":0.5}", NULL, err);
+}
+
+static void *client(void *arg)
+{
+    struct bench *b = arg;
+    for (int i = 0; i < WRITES; i++)
+        check(bp_store_write(b->store, event_fn, b->job, NULL) == BP_OK, "a write");
+    return NULL;
+}
+
+static double one_client(struct bench *b)
+{
+    client(b);
+    return WRITES;
+}
+
+static double one_client_bare(struct bench *b)
+{
+    sqlite3_stmt *stmt = bare_prepare(b, "INSERT INTO event (at, type, data) VALUES (1, 'epoch', '{\"epoch\":1}')");
+    for (int i = 0; i < WRITES; i++) {
+        bare_exec(b, "BEGIN IMMEDIATE");
+        bare_run(stmt);
+        bare_exec(b, "COMMIT");
+    }
+    sqlite3_finalize(stmt);
+    return WRITES;
+}
+
+static double many_clients(struct bench *b)
+{
+    pthread_t threads[CLIENTS];
+    for (int i = 0; i < CLIENTS; i++)
+        check(pthread_create(&threads[i], NULL, client, b) == 0, "a thread");
+    for (int i = 0; i < CLIENTS; i++)
+        pthread_join(threads[i], NULL);
+    return WRITES * CLIENTS;
+}
+
+/* --- metric rows ------------------------------------------------------------------------------------------------ */
+struct batch {
+    const char *job;
+    struct bp_metric_point points[BATCH];
+};
+
+static bp_status batch_fn(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct batch *batch = arg;
+    return bp_db_metric_add(db, batch->job, batch->points, BATCH, err);
+}
+
+static void batch_done(void *arg, bp_status status, const struct bp_error *err)
+{
+    (void)err;
+    check(status == BP_OK, "a batch of metrics");
+    free(arg);
+}
+
+static bp_status nothing_fn(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    (void)db;
+    (void)arg;
+    (void)err;
+    return BP_OK;
+}
+
+static double metrics(struct bench *b)
+{
+    for (int i = 0; i < BATCHES; i++) {
+        struct batch *batch = calloc(1, sizeof *batch);
+        check(batch, "memory");
+        batch->job = b->job;
+        b->step++;
+        for (int k = 0; k < BATCH; k++) {
+            batch->points[k] = (struct bp_metric_point){.step = b->step, .value = 0.5 * k};
+            snprintf(batch->points[k].name, sizeof batch->points[k].name, "series_%d", k);
+        }
+        check(bp_store_post(b->store, batch_fn, batch, batch_done) == BP_OK, "a post");
+    }
+    check(bp_store_write(b->store, nothing_fn, NULL, NULL) == BP_OK, "a write"); /* all of them are on the disk */
+    return BATCHES * BATCH;
+}
+
+static double metrics_bare(struct bench *b)
+{
+    sqlite3_stmt *stmt = bare_prepare(b, "INSERT INTO point VALUES (?1, ?2, 1, ?3)");
+    for (int i = 0; i < BATCHES; i++) {
+        if (i % BP_LINGER_PIECES == 0)
+            bare_exec(b, "BEGIN IMMEDIATE");
+        b->step++;
+        for (int k = 0; k < BATCH; k++) {
+            sqlite3_bind_int(stmt, 1, k);
+            sqlite3_bind_int64(stmt, 2, b->step);
+            sqlite3_bind_double(stmt, 3, 0.5 * k);
+            bare_run(stmt);
+        }
+        if (i % BP_LINGER_PIECES == BP_LINGER_PIECES - 1)
+            bare_exec(b, "COMMIT");
+    }
+    sqlite3_finalize(stmt);
+    return BATCHES * BATCH;
+}
+
+/* --- checkpoints ------------------------------------------------------------------------------------------------ */
+static double checkpoint(struct bench *b)
+{
+    struct bp_checkpoint_row row = {.bytes = CHECKPOINT};
+    strcpy(row.job, b->job);
+    check(bp_store_checkpoint(b->store, &row, b->bytes, NULL, NULL, NULL) == BP_OK, "a checkpoint");
+    return CHECKPOINT >> 20;
+}
+
+static double checkpoint_bare(struct bench *b)
+{
+    bare_exec(b, "DELETE FROM chunk");
+    sqlite3_stmt *stmt = bare_prepare(b, "INSERT INTO chunk (bytes) VALUES (?1)");
+    for (int i = 0; i < CHECKPOINT / BP_CHUNK_BYTES; i++) {
+        if (i % BP_CHUNKS_A_PIECE == 0)
+            bare_exec(b, "BEGIN IMMEDIATE");
+        sqlite3_bind_blob(stmt, 1, b->bytes + (size_t)i * BP_CHUNK_BYTES, BP_CHUNK_BYTES, SQLITE_STATIC);
+        bare_run(stmt);
+        if (i % BP_CHUNKS_A_PIECE == BP_CHUNKS_A_PIECE - 1)
+            bare_exec(b, "COMMIT");
+    }
+    sqlite3_finalize(stmt);
+    return CHECKPOINT >> 20;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static const struct {
+    const char *what, *unit;
+    double (*store)(struct bench *), (*bare)(struct bench *); /* return how many units they wrote */
+} benches[] = {
+    {"durable writes, 1 client", "writes/s", one_client, one_client_bare},
+    {"durable writes, 32 clients", "writes/s", many_clients, one_client_bare},
+    {"metric points, posted", "points/s", metrics, metrics_bare},
+    {"checkpoint of 128 MiB", "MiB/s", checkpoint, checkpoint_bare},
+};
+
+static double rate(struct bench *b, double (*run)(struct bench *))
+{
+    double start = seconds(), n = run(b);
+    return n / (seconds() - start);
+}
+
+static void set_up(struct bench *b, char *dir)
+{
+    struct bp_error err;
+    struct bp_store_options options = {.dir = dir, .readers = 1};
+    char path[1100];
+    if (bp_store_open(&options, &b->store, &err) != BP_OK) {
+        fprintf(stderr, "%s\n", err.message);
+        exit(1);
+    }
+    snprintf(path, sizeof path, "%s/bare.db", dir);
+    check(sqlite3_open(path, &b->bare) == SQLITE_OK, "opening a bare database");
+    bare_exec(b, "PRAGMA page_size=8192; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL;"
+                 "PRAGMA synchronous=FULL; PRAGMA secure_delete=FAST; PRAGMA cache_size=-16384;"
+                 "CREATE TABLE event (seq INTEGER PRIMARY KEY, at, type, data);"
+                 "CREATE TABLE point (series, step, epoch, value, PRIMARY KEY (series, step)) WITHOUT ROWID;"
+                 "CREATE TABLE chunk (id INTEGER PRIMARY KEY, bytes)");
+    b->bytes = calloc(1, CHECKPOINT);
+    check(b->bytes, "memory");
+    for (size_t i = 0; i < CHECKPOINT; i++)
+        b->bytes[i] = (uint8_t)(i * 2654435761u >> 11);
+}
+
+static bp_status job_fn(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct bench *b = arg;
+    struct bp_job_row row = {.status = BP_JOB_RUNNING};
+    bp_store_new_id("job", row.id);
+    strcpy(b->job, row.id);
+    return bp_db_job_insert(db, &row, err);
+}
+
+int main(int argc, char **argv)
+{
+    char dir[1000];
+    struct bench b = {.step = 0};
+    snprintf(dir, sizeof dir, "%s/bp-bench-XXXXXX", argc > 1 ? argv[1] : "/tmp");
+    check(mkdtemp(dir), "making a directory");
+    set_up(&b, dir);
+    check(bp_store_write(b.store, job_fn, &b, NULL) == BP_OK, "a job");
+    printf("%-28s %12s %12s  %s\n", "", "store", "bare SQLite", "ratio");
+    for (size_t i = 0; i < sizeof benches / sizeof benches[0]; i++) {
+        double store[RUNS], bare[RUNS];
+        for (int run = 0; run < RUNS; run++) {
+            store[run] = rate(&b, benches[i].store);
+            bare[run] = rate(&b, benches[i].bare);
+        }
+        qsort(store, RUNS, sizeof *store, ascending);
+        qsort(bare, RUNS, sizeof *bare, ascending);
+        printf("%-28s %12.0f %12.0f  %.2f  %s\n", benches[i].what, store[RUNS / 2], bare[RUNS / 2],
+               store[RUNS / 2] / bare[RUNS / 2], benches[i].unit);
+    }
+    bp_store_close(b.store);
+    sqlite3_close(b.bare);
+    free(b.bytes);
+    static const char *const names[] = {"backpropd.db", "backpropd.db-wal", "backpropd.db-shm",
+                                        "bare.db",      "bare.db-wal",      "bare.db-shm"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char path[1100];
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        unlink(path);
+    }
+    rmdir(dir);
+    return 0;
+}
