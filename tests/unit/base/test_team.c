@@ -20,10 +20,10 @@ enum { STAGES = 4000 };
 #if __has_feature(thread_sanitizer)
 enum { STAGES = 4000 };
 #else
-enum { STAGES = 100000 };
+enum { STAGES = 40000 };
 #endif
 #else
-enum { STAGES = 100000 };
+enum { STAGES = 40000 };
 #endif
 enum { TASKS = 24 };
 
