@@ -58,6 +58,14 @@ static inline int tmp_files(void)
     return n;
 }
 
+/* A request's files go when it has ended, which the client may see a moment earlier. */
+static inline void expect_no_files(int seconds)
+{
+    for (int i = 0; i < 100 * seconds && tmp_files() > 0; i++)
+        pause_ms(10);
+    assert_int_equal(tmp_files(), 0);
+}
+
 static inline void start_server(const struct bp_route *routes, void *app, const char *token_sha256)
 {
     struct bp_error err = {0};
