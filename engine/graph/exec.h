@@ -10,7 +10,10 @@
  *             over the batch in chunks of BP_ROW_CHUNK rows whose partial sums are added in ascending order
  *
  * The first contribution to a gradient is a write, later ones add; both are decided when the plan is made. The
- * gradient of the input is computed only when asked for.
+ * gradient of the input is computed only when asked for. How the theory maps to the program: autodiff.c.
+ *
+ * A pass of less than two million operations runs on the calling thread alone, whatever the team: it is over before
+ * a second thread would have begun.
  *
  * Threads: one execution is used by one caller (and its team) at a time; any number may share a model.
  */
@@ -40,6 +43,8 @@ struct bp_targets {
     float *weight;  /* (capacity): weight of each row, all 1 until written */
 };
 
+/* BP_INVALID (a graph without heads, options out of range, training with a model that has no gradients,
+ * input_gradient without training), BP_LIMIT, BP_NOMEM. Borrows the model. */
 bp_status bp_exec_new(struct bp_model *model, const struct bp_exec_options *options, struct bp_exec **ret,
                       struct bp_error *err);
 void bp_exec_free(struct bp_exec *exec);
@@ -55,10 +60,11 @@ const struct bp_targets *bp_exec_targets(struct bp_exec *exec, int head);
 void bp_exec_forward(struct bp_exec *exec, struct bp_team *team, int rows);
 
 /* A whole pass in training mode: forward, loss, and, where the execution was planned for training, backward into
- * model->grads (which it overwrites). The loss minimised is the sum over heads of weight * (weighted mean over
- * rows), plus nothing else: penalties are the optimizer's. seed and step drive dropout. With backward false, the
- * forward pass and the losses are computed in prediction mode (evaluation).
- * Returns the weighted mean loss over the rows, in double, summed over rows in ascending order. */
+ * model->grads, which it overwrites (trainable tensors that no loss depends on get 0). The loss minimised is the sum
+ * over heads of weight * (weighted mean over rows), plus nothing else: penalties are the optimizer's. seed and step
+ * drive dropout. With backward false, the forward pass and the losses are computed in prediction mode (evaluation).
+ * Returns the weighted mean loss over the rows, in double, summed over rows in ascending order; a head whose rows
+ * have no weight at all counts 0. */
 double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool backward, uint64_t seed,
                     uint64_t step);
 
@@ -69,7 +75,7 @@ const bp_real *bp_exec_row_losses(struct bp_exec *exec, int head);
 const bp_real *bp_exec_output(struct bp_exec *exec, int head);
 
 /* Value of any node, and gradient of the loss by it; NULL where the plan reused or never made it. Meant for
- * executions with keep_all. */
+ * executions with keep_all. A view (flatten) shares both with its input. */
 const bp_real *bp_exec_value(struct bp_exec *exec, int node);
 const bp_real *bp_exec_gradient(struct bp_exec *exec, int node);
 const bp_real *bp_exec_input_gradient(struct bp_exec *exec);

@@ -138,11 +138,11 @@ static bool find_stages(struct bp_plan *plan)
     return true;
 }
 
-/* Rows of a block: enough blocks for the threads of a small batch, long products for a large one. Results do not
- * depend on it. */
+/* Rows of a block: few enough that a small batch has a task for each thread. Products of 16 rows are within a few
+ * percent of larger ones. Results do not depend on it. */
 static int block_rows(int capacity)
 {
-    return capacity <= 256 ? 32 : capacity <= 1024 ? 64 : 128;
+    return capacity <= 128 ? 16 : capacity <= 512 ? 32 : 64;
 }
 
 /* --- placing ----------------------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #ifndef BP_TESTS_GRAPH_NETS_H
 #define BP_TESTS_GRAPH_NETS_H
 
+#include "base/random.h"
 #include "graph/graph.h"
 
 #include <setjmp.h>
@@ -62,6 +63,57 @@ static inline void net_head(struct bp_graph *graph, int node, enum bp_loss loss,
     struct bp_error err = {0};
     if (bp_graph_add_head(graph, node, loss, weight, &err) != BP_OK)
         fail_msg("%s", err.message);
+}
+
+/* Random choices: a function of the seed and the number of throws. */
+struct net_dice {
+    uint64_t seed, throws;
+};
+
+static inline int net_throw(struct net_dice *dice, int sides)
+{
+    uint32_t w[4];
+    bp_random(dice->seed, 99, 0, dice->throws++, w);
+    return (int)bp_random_below(w[0], w[1], (uint64_t)sides);
+}
+
+/* A random network: chains, forks, unused and frozen layers, several losses; layers of at most `units`. */
+static inline struct bp_graph *net_random(struct net_dice *dice, int units)
+{
+    struct bp_graph *graph = net_new(2, 1 + net_throw(dice, 5), 1 + net_throw(dice, 4), 0);
+    int layers = 2 + net_throw(dice, 14);
+    net_flatten(graph, 0);
+    for (int i = 0; i < layers; i++) {
+        int from = 1 + net_throw(dice, graph->nnodes - 1); /* any earlier vector: forks are common */
+        from = net_throw(dice, 3) ? graph->nnodes - 1 : from;
+        struct bp_node dense = {
+            .kind = BP_OP_DENSE,
+            .trainable = net_throw(dice, 4) != 0,
+            .u.dense = {.units = 1 + net_throw(dice, units), .use_bias = net_throw(dice, 3) != 0}};
+        switch (net_throw(dice, 5)) {
+        case 0:
+            net_flatten(graph, from);
+            break;
+        case 1:
+            net_dropout(graph, from, 0.1 * net_throw(dice, 8));
+            break;
+        case 2:
+        case 3:
+            net_act(graph, from, (enum bp_activation)net_throw(dice, BP_ACTIVATION_COUNT), 0.2);
+            break;
+        default:
+            net_add(graph, dense, from);
+        }
+    }
+    net_head(graph, graph->nnodes - 1, BP_LOSS_MSE, 1);
+    for (int heads = net_throw(dice, 4); heads > 0; heads--) {
+        int node = 1 + net_throw(dice, graph->nnodes - 1);
+        enum bp_loss loss = (enum bp_loss)net_throw(dice, BP_LOSS_COUNT);
+        if (loss == BP_LOSS_CROSS_ENTROPY && graph->nodes[node].shape.dim[0] < 2)
+            loss = BP_LOSS_BCE;
+        net_head(graph, node, loss, 0.25 * (1 + net_throw(dice, 4)));
+    }
+    return graph;
 }
 
 #endif

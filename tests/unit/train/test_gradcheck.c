@@ -183,6 +183,32 @@ static void a_choice_of_elements(void **state)
     bp_graph_free(graph);
 }
 
+static void random_graphs(void **state)
+{
+    int64_t checked = 0, kinks = 0;
+    (void)state;
+    for (uint64_t seed = 0; seed < 60; seed++) {
+        struct net_dice dice = {.seed = seed};
+        struct bp_graph *graph = net_random(&dice, 9);
+        struct bp_gradcheck_options options = {.seed = seed, .rows = 1 + (int)seed % 5, .max_elements = 12};
+        struct bp_gradcheck_tensor tensors[64];
+        struct bp_error err = {0};
+        double backward, numeric;
+        int count;
+        if (bp_gradcheck(graph, &options, tensors, 64, &count, &backward, &numeric, &err) != BP_OK)
+            fail_msg("%s", err.message);
+        for (int i = 0; i < count; i++) {
+            if (!(tensors[i].worst <= WORST))
+                fail_msg("network %d, %s[%lld]: %.12g against %.12g, error %g", (int)seed, tensors[i].name,
+                         (long long)tensors[i].element, tensors[i].analytic, tensors[i].numeric, tensors[i].worst);
+            checked += tensors[i].checked;
+            kinks += tensors[i].kinks;
+        }
+        bp_graph_free(graph);
+    }
+    assert_true(checked > 1000 && kinks * 10 < checked);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +221,7 @@ int main(void)
         cmocka_unit_test(loose_ends),
         cmocka_unit_test(kinks_are_counted),
         cmocka_unit_test(a_choice_of_elements),
+        cmocka_unit_test(random_graphs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
