@@ -64,6 +64,7 @@ void spec_fault(struct spec_work *w, const char *pointer, const char *code, cons
     vsnprintf(detail, sizeof detail, format, args);
     va_end(args);
     spec_origin(w, pointer ? pointer : w->pointer, user, sizeof user);
+    w->faults++;
     bp_problems_add(w->problems, user, code, suggestion, allowed_steal, "%s", detail);
 }
 
@@ -183,6 +184,7 @@ static void resolve(struct spec_work *w, const json_t *input)
     if (layers_ok)
         spec_check_symmetry(w);
     spec_infer_monitors(w);
+    spec_check_optimizer(w);
     if (!bp_problems_any(w->problems) && !w->nomem && w->error.code == BP_OK)
         spec_fit(w);
 }

@@ -202,11 +202,16 @@ static json_t *check_typed(struct spec_work *w, const struct bp_field *f, const 
     if (!kind)
         return NULL;
 
+    size_t faults = w->faults;
     json_t *out = json_object();
     spec_set(w, out, family->tag, json_string(kind->name));
     json_t *none = members ? NULL : json_object();
     check_members(w, &kind->own, &family->common, family->tag, members ? members : none, out);
     json_decref(none);
+    if (w->faults > faults) { /* half a layer is of no use to the steps that follow */
+        json_decref(out);
+        return NULL;
+    }
     if (!family->object && json_object_size(out) == 1) {
         json_decref(out);
         return json_string(kind->name);

@@ -360,6 +360,17 @@ static void settle_metrics(struct spec_work *w, enum bp_loss loss, bool classes)
     }
 }
 
+/* Nesterov's momentum as PyTorch defines it: with velocity, and all of the gradient in it. */
+void spec_check_optimizer(struct spec_work *w)
+{
+    const json_t *optimizer = json_object_get(w->doc, "optimizer");
+    if (json_is_true(json_object_get(optimizer, "nesterov")) &&
+        (json_number_value(json_object_get(optimizer, "momentum")) == 0 ||
+         json_number_value(json_object_get(optimizer, "dampening")) != 0))
+        spec_fault(w, "/optimizer/nesterov", "incompatible", NULL, NULL,
+                   "nesterov needs a momentum above 0 and a dampening of 0");
+}
+
 /* What can be watched: the loss and each metric, on the training and (where there are any) the validation rows. */
 static json_t *watchable(const struct spec_work *w, bool validation)
 {

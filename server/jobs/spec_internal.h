@@ -20,6 +20,7 @@ struct spec_work {
     struct bp_problems *problems;
     json_t *warnings;
     json_t *origins;   /* {pointer in the long form: pointer in what the user wrote} */
+    size_t faults;     /* reported so far, also those beyond what is kept */
     bool nomem;        /* an allocation failed: the result is worthless */
     char pointer[512]; /* of the value being checked */
 
@@ -62,6 +63,7 @@ json_t *spec_check_layer(struct spec_work *w, const json_t *layer); /* one more 
 void spec_infer_dataset(struct spec_work *w);                       /* opens the table, makes the transform's plan */
 void spec_infer_task(struct spec_work *w);
 void spec_infer_monitors(struct spec_work *w);
+void spec_check_optimizer(struct spec_work *w);
 void spec_complete_layers(struct spec_work *w);
 void spec_check_symmetry(struct spec_work *w);
 void spec_fit(struct spec_work *w);

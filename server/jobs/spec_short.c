@@ -128,26 +128,31 @@ out:
     free(name);
 }
 
+/* The member of the top that is this field, under any of its names, and no field of the top itself. */
+static const char *find_movable(const json_t *doc, const struct bp_field *f)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)doc, key, value) if (!top_field(key) && bp_field_match(key, f->name, f->aliases) !=
+                                                                              BP_MATCH_NONE) return key;
+    return NULL;
+}
+
 static void move_members(struct spec_work *w, json_t *doc)
 {
     for (size_t i = 0; i < sizeof moves / sizeof moves[0]; i++) {
         const struct bp_field *f = spec_moved_field(moves[i].object, moves[i].name);
-        const char *found = NULL, *key;
-        json_t *value;
-        json_object_foreach(doc, key,
-                            value) if (!top_field(key) && bp_field_match(key, f->name, f->aliases) != BP_MATCH_NONE)
-        {
-            found = key;
-            break;
-        }
-        if (found)
+        const char *found;
+        while (!w->nomem && (found = find_movable(doc, f)))
             move_member(w, doc, found, moves[i].object);
     }
 }
 
 /* --- layers ------------------------------------------------------------------------------------------------------- */
-/* The parameters of an activation that stand beside its name, in an activation layer. */
-static json_t *activation_layer(struct spec_work *w, const json_t *layer, const char *function, const char *pointer)
+/* An activation layer with all about the function in an object of its own, whose members the user wrote beside each
+ * other. named: the member that had the function's name, NULL where the layer was that name alone. */
+static json_t *activation_layer(struct spec_work *w, const json_t *layer, const char *function, const char *pointer,
+                                const char *named)
 {
     char below[512], user[512];
     json_t *out = json_object(), *inner = json_object();
@@ -167,6 +172,10 @@ static json_t *activation_layer(struct spec_work *w, const json_t *layer, const 
     join(below, sizeof below, pointer, "activation");
     spec_origin(w, pointer, user, sizeof user);
     spec_set_origin(w, below, user);
+    bp_pointer_append(below, sizeof below, "type");
+    if (named)
+        bp_pointer_append(user, sizeof user, named);
+    spec_set_origin(w, below, user);
     return out;
 }
 
@@ -175,7 +184,7 @@ static json_t *expand_name(struct spec_work *w, const char *name, const char *po
     enum bp_match match = BP_MATCH_NONE;
     const struct bp_kind *activation = bp_family_find(&bp_activations, name, &match);
     if (activation && (match == BP_MATCH_EXACT || !bp_family_find(&bp_layers, name, &match)))
-        return activation_layer(w, NULL, name, pointer);
+        return activation_layer(w, NULL, name, pointer, NULL);
     char below[512], user[512];
     json_t *out = json_object();
     spec_set(w, out, "type", json_string(name));
@@ -207,16 +216,18 @@ static json_t *expand_object(struct spec_work *w, const json_t *layer, const cha
         return NULL;
     const struct bp_kind *kind = bp_family_find(&bp_layers, type, &match);
     if (!kind)
-        return bp_family_find(&bp_activations, type, &match) ? activation_layer(w, layer, type, pointer) : NULL;
+        return bp_family_find(&bp_activations, type, &match) ? activation_layer(w, layer, type, pointer, "type")
+                                                             : NULL;
     if (strcmp(kind->name, "activation") != 0)
         return NULL;
     const char *function = json_string_value(json_object_get(layer, "activation"));
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)layer, key,
-                        value) if (function && strcmp(key, "type") != 0 && strcmp(key, "activation") != 0 &&
-                                   !bp_object_find(&bp_layers.common, key,
-                                                   &match)) return activation_layer(w, layer, function, pointer);
+    json_object_foreach(
+        (json_t *)layer, key,
+        value) if (function && strcmp(key, "type") != 0 && strcmp(key, "activation") != 0 &&
+                   !bp_object_find(&bp_layers.common, key, &match)) return activation_layer(w, layer, function,
+                                                                                            pointer, "activation");
     return NULL;
 }
 

@@ -84,7 +84,7 @@ static void fixture_images(const char *name, int rows, bool with_test)
 
 /* iris: 150 rows, 4 numbers, 3 names. xor: 4 rows. houses: a price with fractions. pixels: 60 images 4x4, 4 classes;
  * split: the same with a test split. soft: a target between 0 and 1. rare: a class of one row. */
-static int fixture_up(void **state)
+static inline int fixture_up(void **state)
 {
     static char text[65536];
     struct bp_error err = {0};
@@ -118,7 +118,7 @@ static int fixture_up(void **state)
     return 0;
 }
 
-static int fixture_down(void **state)
+static inline int fixture_down(void **state)
 {
     char command[128];
     (void)state;
@@ -178,7 +178,7 @@ static bp_status fixture_resolve(const char *text, struct bp_spec *ret)
 }
 
 /* Resolves what must be right. */
-static void fixture_good(const char *text, struct bp_spec *ret)
+static inline void fixture_good(const char *text, struct bp_spec *ret)
 {
     if (fixture_resolve(text, ret) == BP_OK)
         return;
@@ -197,7 +197,7 @@ static json_t *fixture_at(json_t *json, const char *pointer)
 }
 
 /* Whether the value there is this JSON. */
-static void fixture_is(json_t *json, const char *pointer, const char *expected)
+static inline void fixture_is(json_t *json, const char *pointer, const char *expected)
 {
     json_t *value = fixture_at(json, pointer), *want = fixture_json(expected);
     if (!value || !json_equal(value, want)) {

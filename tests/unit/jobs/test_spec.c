@@ -216,7 +216,8 @@ static void test_stable(void **state)
         "{'dataset':'soft','target':'p','layers':[2],'loss':{'type':'bce'},'optimizer':{'lr':1e-2}}",
         "{'dataset':'pixels','layers':[8]}",
         "{'dataset':'split','layers':['dropout',8]}",
-        "{'dataset':'iris','target':'species','layers':[{'type':'dense','units':8,'activation':'relu','kernel_initializer':'zeros'}],"
+        "{'dataset':'iris','target':'species','layers':[{'type':'dense','units':8,'activation':'relu','kernel_"
+        "initializer':'zeros'}],"
         "'allow_symmetric':true,'training':{'shuffle':false,'early_stopping':null,'on_divergence':'stop',"
         "'checkpoint':{'every_seconds':null,'every_epochs':null}},'metrics':['loss','accuracy']}",
     };
