@@ -63,7 +63,8 @@ bp_status bp_store_write(struct bp_store *store, bp_store_fn *fn, void *arg, str
 typedef void bp_store_done(void *arg, bp_status status, const struct bp_error *err);
 bp_status bp_store_post(struct bp_store *store, bp_store_fn *fn, void *arg, bp_store_done *done);
 
-/* Runs fn with a read-only connection on the calling thread. Keep it short. */
+/* Runs fn with a read-only connection on the calling thread. Keep it short (after 10 s it is interrupted: BP_LIMIT), and
+ * do not read within a read: with all connections taken it would wait for itself. */
 bp_status bp_store_read(struct bp_store *store, bp_store_fn *fn, void *arg, struct bp_error *err);
 
 bool bp_store_failed(const struct bp_store *store); /* latched: reads go on, writes fail */
