@@ -1,0 +1,138 @@
+/* test_gemm.c: packing and products of every table against the plain definition, bit for bit. */
+#include "support.h"
+
+static float a[1 << 17], b[1 << 17], packed[1 << 17], c[1 << 16], want[1 << 16], bias[1024];
+
+static void fill_numbers(bool rough)
+{
+    for (size_t i = 0; i < sizeof a / sizeof *a; i++) {
+        a[i] = rough ? awkward(1, i, true) : plain(1, i);
+        b[i] = rough ? awkward(2, i, true) : plain(2, i);
+    }
+    for (size_t i = 0; i < sizeof bias / sizeof *bias; i++)
+        bias[i] = plain(3, i);
+}
+
+/* The contract of struct bp_gemm, literally; B is given unpacked. */
+static void reference(const struct bp_gemm *g, const float *from, size_t row, size_t col, float *out)
+{
+    for (int i = 0; i < g->m; i++)
+        for (int j = 0; j < g->n; j++) {
+            float sum = 0;
+            for (int p = 0; p < g->k; p++)
+                sum = fmaf(g->a[(size_t)i * g->a_row + (size_t)p * g->a_col], from[(size_t)p * row + (size_t)j * col],
+                           sum);
+            float *to = out + (size_t)i * g->c_row + j;
+            *to = g->accumulate ? *to + sum : g->bias ? sum + g->bias[j] : sum;
+        }
+}
+
+/* mode, bits: A transposed, B transposed, accumulate, bias, wider rows of C */
+static void check(const struct bp_kernels *table, int m, int n, int k, unsigned mode)
+{
+    bool a_turned = mode & 1, b_turned = mode & 2, accumulate = mode & 4, biased = (mode & 8) && !accumulate;
+    size_t row = b_turned ? 1 : (size_t)n, col = b_turned ? (size_t)k : 1;
+    struct bp_gemm g = {.m = m,
+                        .n = n,
+                        .k = k,
+                        .a = a,
+                        .a_row = a_turned ? 1 : (size_t)k,
+                        .a_col = a_turned ? (size_t)m : 1,
+                        .b = packed,
+                        .c = c,
+                        .c_row = (size_t)n + (mode & 16 ? 3 : 0),
+                        .bias = biased ? bias : NULL,
+                        .accumulate = accumulate};
+    size_t size = (size_t)m * g.c_row + 32;
+    for (size_t i = 0; i < size; i++)
+        c[i] = want[i] = plain(9, i);
+    memset(packed, 0xff, sizeof(float) * (bp_panels_size(k, n) + 16));
+    table->pack(packed, b, k, n, row, col);
+    table->gemm(&g);
+    reference(&g, b, row, col, want);
+    if (!same_bits(c, want, size)) /* what lies between and behind the rows is untouched */
+        fail_msg("%s: m %d n %d k %d mode %u", table->name, m, n, k, mode);
+}
+
+static void each_size(bool rough)
+{
+    const struct bp_kernels *tables[3];
+    int ntables = tables_here(tables);
+    fill_numbers(rough);
+    for (int t = 0; t < ntables; t++) {
+        for (int i = 1; i <= 67; i++) { /* each size once in each place, in all modes in turn */
+            check(tables[t], i, 1 + (i * 7) % 67, 1 + (i * 5) % 61, (unsigned)i % 32);
+            check(tables[t], 1 + (i * 11) % 67, i, 1 + (i * 3) % 61, (unsigned)(i * 5) % 32);
+            check(tables[t], 1 + (i * 13) % 67, 1 + (i * 17) % 67, i, (unsigned)(i * 11) % 32);
+        }
+        for (unsigned mode = 0; mode < 32; mode++) {
+            check(tables[t], 13, 33, 17, mode);
+            check(tables[t], 12, 32, 64, mode);
+            check(tables[t], 1, 1, 1, mode);
+        }
+        check(tables[t], 37, 53, 785, 8);
+        check(tables[t], 53, 37, 785, 7);
+    }
+}
+
+static void test_products_of_plain_numbers(void **state)
+{
+    (void)state;
+    each_size(false);
+}
+
+static void test_products_of_awkward_numbers(void **state)
+{
+    (void)state;
+    each_size(true);
+}
+
+static void test_packing(void **state)
+{
+    (void)state;
+    const struct bp_kernels *tables[3];
+    int ntables = tables_here(tables);
+    fill_numbers(false);
+    for (int t = 0; t < ntables; t++)
+        for (int k = 1; k < 40; k += 3)
+            for (int n = 1; n < 70; n += 5)
+                for (int turned = 0; turned < 2; turned++) {
+                    size_t row = turned ? 1 : (size_t)n + 2, col = turned ? (size_t)k + 1 : 1;
+                    size_t size = bp_panels_size(k, n);
+                    packed[size] = 77;
+                    tables[t]->pack(packed, b, k, n, row, col);
+                    for (size_t i = 0; i < size; i++) {
+                        size_t j = i / ((size_t)k * 16) * 16 + i % 16, p = i / 16 % (size_t)k;
+                        float w = j < (size_t)n ? b[p * row + j * col] : 0;
+                        assert_memory_equal(packed + i, &w, sizeof w);
+                    }
+                    assert_true(packed[size] == 77);
+                }
+}
+
+static void test_no_depth_gives_the_bias(void **state)
+{
+    (void)state;
+    const struct bp_kernels *tables[3];
+    int ntables = tables_here(tables);
+    fill_numbers(false);
+    for (int t = 0; t < ntables; t++) {
+        struct bp_gemm g = {
+            .m = 5, .n = 20, .k = 0, .a = a, .a_row = 1, .a_col = 1, .b = packed, .c = c, .c_row = 20};
+        g.bias = bias;
+        tables[t]->gemm(&g);
+        for (int i = 0; i < 100; i++)
+            assert_true(c[i] == bias[i % 20]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_products_of_plain_numbers),
+        cmocka_unit_test(test_products_of_awkward_numbers),
+        cmocka_unit_test(test_packing),
+        cmocka_unit_test(test_no_depth_gives_the_bias),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
