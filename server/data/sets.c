@@ -105,6 +105,8 @@ void bp_number_set_sort(struct bp_number_set *set)
         set->values[i] = pairs[i].value;
         set->counts[i] = pairs[i].count;
     }
+    for (int i = n; i < set->nslots; i++)
+        set->counts[i] = 0; /* sorting again gives the same */
 }
 
 void bp_number_set_done(struct bp_number_set *set)
