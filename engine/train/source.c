@@ -134,12 +134,9 @@ static void gather_numbers(const struct bp_source *s, const struct bp_feature *f
 static void gather_levels(const struct bp_source *s, const struct bp_feature *f, const uint32_t *rows, int n,
                           float *x)
 {
-    /* A last level for what is missing has no value of its own. */
-    int known = f->levels - (f->values != NULL && f->missing_level == f->levels - 1);
-
     for (int r = 0; r < n; r++) {
         double v = load(f->type, row_at(s, rows[r], f->offset));
-        int level = v != v ? f->missing_level : find_level(f->values, known, v);
+        int level = v != v ? f->missing_level : find_level(f->values, f->levels, v);
         float *to = x + (size_t)r * (size_t)s->inputs;
 
         memset(to, 0, (size_t)f->levels * sizeof *to);

@@ -34,8 +34,8 @@ struct bp_feature {
     enum bp_encoding encoding;
     double fill, shift, scale;
     int levels;           /* outputs of ONE_HOT */
-    const double *values; /* ONE_HOT of a numeric column: the levels' values, ascending (borrowed), without one for a
-                           * missing level that is the last; NULL: v is the level */
+    const double *values; /* ONE_HOT of a numeric column: the `levels` values, ascending (borrowed); a level that
+                           * stands for missing values alone has INFINITY, as the last; NULL: v is the level */
     int missing_level;    /* ONE_HOT: the level of a missing value, -1: all zero */
     int output;           /* index of its first output among the inputs of the network */
 };
