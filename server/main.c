@@ -326,12 +326,15 @@ static void announce(const struct daemon *d)
     snprintf(listen, sizeof listen, "http://%s%s%s:%d", open, d->config.host, shut, bp_http_port(d->app.http));
     snprintf(threads, sizeof threads, "%d", d->config.threads);
     snprintf(workers, sizeof workers, "%d", d->config.workers);
-    if (d->config.log_json)
+    if (d->config.log_json) {
+        bp_log_setup(true, BP_LOG_INFO); /* whatever the level: somebody may wait for this line */
         bp_log(BP_LOG_INFO, "ready", "version", BACKPROPD_VERSION, "listen", listen, "data_dir", d->config.data_dir,
                "threads", threads, "workers", workers, "simd", simd, NULL);
-    else
+        bp_log_setup(true, (enum bp_log_level)d->config.log_level);
+    } else {
         fprintf(stderr, "backpropd %s ready on %s (data in %s, %s threads, %s workers, %s)\n", BACKPROPD_VERSION,
                 listen, d->config.data_dir, threads, workers, simd);
+    }
 }
 
 static void stop_signals(sigset_t *ret)
@@ -386,6 +389,7 @@ int main(int argc, char **argv)
     json_object_seed(0); /* before any thread, so that nobody can guess collisions of keys */
     umask(077);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is then an error of a write, like a full disk */
     stop_signals(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 
