@@ -285,6 +285,34 @@ static void dropout_modes(void **state)
     bp_graph_free(graph);
 }
 
+/* The mask of an element is a function of (seed, node, step, row and column), wherever blocks and batches are cut. */
+static void dropout_masks(void **state)
+{
+    static const int capacities[] = {100, 300, 700};
+    struct bp_graph *graph = net_new(1, 7, 0, 0);
+    (void)state;
+    int node = net_dropout(graph, 0, 0.5);
+    net_head(graph, node, BP_LOSS_MSE, 1);
+    struct bp_model *model = model_of(graph);
+    for (size_t c = 0; c < sizeof capacities / sizeof *capacities; c++) {
+        struct bp_exec_options options = {.capacity = capacities[c], .training = true, .input_gradient = true};
+        struct bp_exec *exec = exec_of(model, options);
+        for (int i = 0; i < 700; i++)
+            bp_exec_input(exec)[i] = 1;
+        bp_exec_pass(exec, NULL, 100, true, 11, 12);
+        for (uint32_t i = 0; i < 700; i++) {
+            uint32_t w[4];
+            bp_random(11, bp_stream(BP_STREAM_DROPOUT, (uint32_t)node), 12, i / 4, w);
+            bool dropped = bp_random_unit(w[i % 4]) < 0.5f;
+            assert_true(bp_exec_output(exec, 0)[i] == (dropped ? 0 : 2));
+            assert_true((bp_exec_input_gradient(exec)[i] == 0) == dropped);
+        }
+        bp_exec_free(exec);
+    }
+    bp_model_free(model);
+    bp_graph_free(graph);
+}
+
 static void options_are_checked(void **state)
 {
     struct bp_graph *graph = net_new(1, 4, 0, 0);
@@ -456,6 +484,7 @@ int main(void)
         cmocka_unit_test(rows_do_not_see_each_other),
         cmocka_unit_test(losses_and_weights),
         cmocka_unit_test(dropout_modes),
+        cmocka_unit_test(dropout_masks),
         cmocka_unit_test(options_are_checked),
         cmocka_unit_test(estimates_are_what_is_taken),
         cmocka_unit_test(a_pass_allocates_nothing),
