@@ -43,7 +43,7 @@ void bp_spec_done(struct bp_spec *spec);
 /* What a resolved spec amounts to for the engine. */
 struct bp_plan {
     struct bp_graph *graph;
-    struct bp_train_config config;
+    struct bp_train_config config; /* threads: as the spec has it, 1 where it leaves it to the server: to be set */
     struct bp_transform *transform; /* planned, not fitted; NULL when a stored one was given */
     struct bp_split_config split;   /* fractions and seed; salt, classes and rows are filled in by bp_plan_split */
     bool stratify;
@@ -63,7 +63,8 @@ bp_status bp_plan_split(const struct bp_plan *plan, const struct bp_transform *t
 
 /* {"parameters":…, "layers":[{"name","type","output_shape","parameters"}…]} of a plan; new reference or NULL. */
 json_t *bp_plan_model_json(const struct bp_plan *plan);
-/* {"bytes":…, "flops_per_sample":…, "steps":…, …}: estimates for dry_run. train_rows as split. */
+/* {"bytes":…, "flops_per_sample":…, "steps":…, …}: estimates for dry_run. train_rows as split. Memory and time are
+ * for config.threads. */
 json_t *bp_plan_estimate_json(const struct bp_plan *plan, uint64_t train_rows);
 
 /* GET /v1/capabilities and /v1/job.schema.json, from the field table. New references or NULL. */

@@ -320,6 +320,10 @@ static json_t *check(struct spec_work *w, const struct bp_field *f, const json_t
         [BP_VALUE_INT] = check_number,    [BP_VALUE_REAL] = check_number, [BP_VALUE_STRING] = check_string,
         [BP_VALUE_CHOICE] = check_choice, [BP_VALUE_TYPED] = check_typed, [BP_VALUE_OBJECT] = check_object,
         [BP_VALUE_LIST] = check_list,     [BP_VALUE_MAP] = check_map};
+    if (!v) { /* a default that found no memory */
+        w->nomem = true;
+        return NULL;
+    }
     if (json_is_null(v) && (f->flags & BP_NULLABLE))
         return json_null();
     if (f->value == BP_VALUE_ANY)

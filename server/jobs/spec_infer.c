@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define CLASSES_GUESS 20   /* more different integers look like a quantity */
-#define COLUMNS_LISTED 100 /* names shown for a missing one: a table may have thousands of columns */
+#define NAMES_LISTED 100 /* names shown for a missing one: there may be thousands of columns or datasets */
 
 static json_t *dataset_of(const struct spec_work *w)
 {
@@ -25,6 +25,8 @@ static void dataset_missing(struct spec_work *w, const char *name)
     const char *names[BP_PROBLEMS_MAX];
     size_t n = 0, i;
     json_t *known = w->context->dataset_names ? w->context->dataset_names(w->context->ctx) : NULL, *value;
+    while (json_array_size(known) > NAMES_LISTED)
+        json_array_remove(known, json_array_size(known) - 1);
     json_array_foreach(known, i, value) if (n < BP_PROBLEMS_MAX && json_is_string(value)) names[n++] =
         json_string_value(value);
     const char *near = bp_nearest(name, names, n);
@@ -42,16 +44,16 @@ static void dataset_missing(struct spec_work *w, const char *name)
 static json_t *column_names(const struct bp_table *table)
 {
     json_t *names = json_array();
-    for (int i = 0; i < table->ncolumns && i < COLUMNS_LISTED; i++)
+    for (int i = 0; i < table->ncolumns && i < NAMES_LISTED; i++)
         json_array_append_new(names, json_string(table->columns[i].name));
     return names;
 }
 
 static void column_missing(struct spec_work *w, const char *name)
 {
-    const char *names[COLUMNS_LISTED];
+    const char *names[NAMES_LISTED];
     size_t n = 0;
-    for (int i = 0; i < w->table->ncolumns && i < COLUMNS_LISTED; i++)
+    for (int i = 0; i < w->table->ncolumns && i < NAMES_LISTED; i++)
         names[n++] = w->table->columns[i].name;
     const char *near = bp_nearest(name, names, n);
     if (strcmp(name, "features") == 0)

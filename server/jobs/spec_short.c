@@ -108,11 +108,9 @@ static void move_member(struct spec_work *w, json_t *doc, const char *key, const
     }
     bp_pointer_append(user, sizeof user, name);
     const char *parent_key = written_key(doc, object);
+    if (!json_object_get(doc, parent_key))
+        spec_set(w, doc, parent_key, json_object());
     json_t *parent = json_object_get(doc, parent_key);
-    if (!parent) {
-        parent = json_object();
-        spec_set(w, doc, parent_key, parent);
-    }
     if (!json_is_object(parent))
         goto out; /* the validator says so */
     bp_pointer_append(base, sizeof base, parent_key);
