@@ -207,7 +207,7 @@ static inline void fixture_is(json_t *json, const char *pointer, const char *exp
     json_decref(want);
 }
 
-static json_t *fixture_entry(json_t *list, const char *pointer, const char *code)
+static inline json_t *fixture_entry(json_t *list, const char *pointer, const char *code)
 {
     size_t i;
     json_t *entry;
