@@ -1,14 +1,13 @@
 /* spec_check.c: the validator: a JSON value against the field table.
  *
  * Knows no field by name. Gives a new value with canonical names, in the table's order, with every default filled
- * in; a faulty part is left out of it and reported. Never stops at the first fault. Numbers are never guessed from
- * strings, and a real is not an integer even where it is whole: 10.0 may well be a mistake for 1.0.
+ * in; a faulty part is left out of it and reported. Never stops at the first fault. Single values are judged in
+ * spec_value.c.
  *
  * Threads: pure, apart from the work it is given.
  */
 #include "jobs/spec_internal.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,155 +15,6 @@
 static json_t *check(struct spec_work *w, const struct bp_field *f, const json_t *v);
 static void check_members(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
                           const char *tag, const json_t *in, json_t *out);
-
-/* What a value is, in words. */
-static const char *describe(const json_t *v, char *text, size_t size)
-{
-    static const char *const words[] = {
-        [JSON_OBJECT] = "an object",   [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
-        [JSON_INTEGER] = "an integer", [JSON_REAL] = "a real",    [JSON_TRUE] = "true",
-        [JSON_FALSE] = "false",        [JSON_NULL] = "null"};
-    if (json_is_integer(v))
-        snprintf(text, size, "%lld", (long long)json_integer_value(v));
-    else if (json_is_real(v))
-        snprintf(text, size, "%.17g", json_real_value(v));
-    else if (json_is_string(v))
-        snprintf(text, size, "the string \"%.60s\"", json_string_value(v));
-    else
-        snprintf(text, size, "%s", words[json_typeof(v)]);
-    return text;
-}
-
-static json_t *wrong_type(struct spec_work *w, const json_t *v, const char *wanted)
-{
-    char got[100];
-    spec_fault(w, NULL, "wrong_type", NULL, NULL, "must be %s, got %s", wanted, describe(v, got, sizeof got));
-    return NULL;
-}
-
-static void number_word(double value, char *text, size_t size)
-{
-    snprintf(text, size, fabs(value) < 1e15 ? "%.15g" : "%g", value);
-}
-
-/* Whether a number is in the range of its field; says what the range is when it is not. */
-static bool in_range(struct spec_work *w, const struct bp_field *f, const json_t *v)
-{
-    double x = json_number_value(v);
-    bool low = x < f->min || ((f->flags & BP_OPEN_MIN) && x <= f->min);
-    bool high = x > f->max || ((f->flags & BP_OPEN_MAX) && x >= f->max);
-    if (!low && !high)
-        return true;
-    char bound[40], got[100];
-    number_word(low ? f->min : f->max, bound, sizeof bound);
-    const char *words = low                        ? (f->flags & BP_OPEN_MIN ? "above" : "at least")
-                        : (f->flags & BP_OPEN_MAX) ? "below"
-                                                   : "at most";
-    spec_fault(w, NULL, "out_of_range", NULL, NULL, "must be %s %s, got %s", words, bound,
-               describe(v, got, sizeof got));
-    return false;
-}
-
-static json_t *check_number(struct spec_work *w, const struct bp_field *f, const json_t *v)
-{
-    if ((f->flags & BP_AUTO) && json_is_string(v) && strcmp(json_string_value(v), "auto") == 0)
-        return json_string("auto");
-    if (f->value == BP_VALUE_INT) {
-        if (!json_is_integer(v))
-            return wrong_type(w, v, f->flags & BP_AUTO ? "an integer or \"auto\"" : "an integer");
-        return in_range(w, f, v) ? json_integer(json_integer_value(v)) : NULL;
-    }
-    if (!json_is_number(v))
-        return wrong_type(w, v, "a number");
-    return in_range(w, f, v) ? json_real(json_number_value(v)) : NULL;
-}
-
-static json_t *check_string(struct spec_work *w, const struct bp_field *f, const json_t *v)
-{
-    if ((f->flags & BP_SINGLE) && json_is_array(v)) {
-        if (json_array_size(v) != 1) {
-            spec_fault(w, NULL, "not_supported", NULL, NULL,
-                       "several values are not supported by this version, got %zu", json_array_size(v));
-            return NULL;
-        }
-        size_t mark = spec_enter_index(w, 0);
-        json_t *out = check_string(w, f, json_array_get(v, 0));
-        spec_leave(w, mark);
-        return out;
-    }
-    if (!json_is_string(v))
-        return wrong_type(w, v, "a string");
-    const char *text = json_string_value(v);
-    size_t length = json_string_length(v);
-    if (length < f->min || length > f->max) {
-        spec_fault(w, NULL, "bad_length", NULL, NULL, "must be %g to %g bytes long, got %zu", f->min, f->max, length);
-        return NULL;
-    }
-    const char *wrong = strlen(text) != length ? "must not have a NUL character" : f->text ? f->text(text) : NULL;
-    if (wrong) {
-        spec_fault(w, NULL, "bad_value", NULL, NULL, "%s", wrong);
-        return NULL;
-    }
-    return json_stringn(text, length);
-}
-
-/* --- names -------------------------------------------------------------------------------------------------------- */
-static json_t *available_kinds(const struct bp_family *family)
-{
-    json_t *names = json_array();
-    for (size_t i = 0; i < family->n; i++)
-        if (!(family->kinds[i].flags & BP_LATER) && !family->kinds[i].refused)
-            json_array_append_new(names, json_string(family->kinds[i].name));
-    return names;
-}
-
-static void list_names(const json_t *names, char *text, size_t size)
-{
-    size_t used = 0;
-    text[0] = 0;
-    for (size_t i = 0; i < json_array_size(names) && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "",
-                                 json_string_value(json_array_get(names, i)));
-}
-
-/* The kind that a word names, or NULL with the fault reported: unknown, not built yet, or never usable. */
-static const struct bp_kind *check_kind(struct spec_work *w, const struct bp_family *family, const char *word)
-{
-    enum bp_match match = BP_MATCH_NONE;
-    const struct bp_kind *kind = bp_family_find(family, word, &match);
-    if (kind && !kind->refused && !(kind->flags & BP_LATER)) {
-        if (match == BP_MATCH_ALIAS)
-            spec_warn(w, NULL, "alias", "\"%.60s\" is read as \"%s\"", word, kind->name);
-        return kind;
-    }
-    json_t *allowed = available_kinds(family);
-    char list[300];
-    list_names(allowed, list, sizeof list);
-    if (!kind) {
-        const char *names[64];
-        for (size_t i = 0; i < family->n; i++)
-            names[i] = family->kinds[i].name;
-        const char *near = bp_nearest(word, names, family->n);
-        spec_fault(w, NULL, "unknown_name", near, allowed, "unknown %s \"%.60s\"%s%s%s; it can be %s", family->what,
-                   word, near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "", list);
-    } else if (kind->refused) {
-        spec_fault(w, NULL, "not_differentiable", NULL, allowed, "%s \"%s\" cannot be trained: %s", family->what,
-                   kind->name, kind->refused);
-    } else {
-        spec_fault(w, NULL, "not_supported", NULL, allowed,
-                   "%s \"%s\" is part of the spec, but this version does not build it yet; it has %s", family->what,
-                   kind->name, list);
-    }
-    return NULL;
-}
-
-static json_t *check_choice(struct spec_work *w, const struct bp_field *f, const json_t *v)
-{
-    if (!json_is_string(v))
-        return wrong_type(w, v, "a name (a string)");
-    const struct bp_kind *kind = check_kind(w, f->family, json_string_value(v));
-    return kind ? json_string(kind->name) : NULL;
-}
 
 /* A name alone, or an object whose tag is the name. The tag may be missing where there is a default. */
 static json_t *check_typed(struct spec_work *w, const struct bp_field *f, const json_t *v)
@@ -177,7 +27,7 @@ static json_t *check_typed(struct spec_work *w, const struct bp_field *f, const 
         char wanted[120];
         snprintf(wanted, sizeof wanted, "the name of a%s %s, or an object with \"%s\"",
                  strchr("aeio", family->what[0]) ? "n" : "", family->what, family->tag);
-        return wrong_type(w, v, wanted);
+        return spec_wrong_type(w, v, wanted);
     }
     size_t mark = strlen(w->pointer);
     if (members) {
@@ -185,7 +35,7 @@ static json_t *check_typed(struct spec_work *w, const struct bp_field *f, const 
         if (!tag && f->initial && sscanf(f->initial, "\"%39[^\"]\"", initial) == 1) {
             word = initial;
         } else if (!json_is_string(tag)) {
-            json_t *allowed = available_kinds(family);
+            json_t *allowed = spec_kinds(family);
             if (tag)
                 spec_enter(w, family->tag);
             spec_fault(w, NULL, tag ? "wrong_type" : "required", NULL, allowed, "\"%s\" must name the %s",
@@ -197,7 +47,7 @@ static json_t *check_typed(struct spec_work *w, const struct bp_field *f, const 
             spec_enter(w, family->tag);
         }
     }
-    const struct bp_kind *kind = check_kind(w, family, word);
+    const struct bp_kind *kind = spec_check_kind(w, family, word);
     spec_leave(w, mark);
     if (!kind)
         return NULL;
@@ -230,7 +80,7 @@ static json_t *check_list(struct spec_work *w, const struct bp_field *f, const j
         return out;
     }
     if (!json_is_array(v))
-        return wrong_type(w, v, "an array");
+        return spec_wrong_type(w, v, "an array");
     size_t n = json_array_size(v);
     if (n < f->min || n > f->max) {
         if (f->min == f->max)
@@ -264,7 +114,7 @@ static json_t *check_list(struct spec_work *w, const struct bp_field *f, const j
 static json_t *check_map(struct spec_work *w, const struct bp_field *f, const json_t *v)
 {
     if (!json_is_object(v))
-        return wrong_type(w, v, "an object");
+        return spec_wrong_type(w, v, "an object");
     if (json_object_size(v) > f->max) {
         spec_fault(w, NULL, "bad_length", NULL, NULL, "must have at most %g members, got %zu", f->max,
                    json_object_size(v));
@@ -296,7 +146,7 @@ static json_t *check_object(struct spec_work *w, const struct bp_field *f, const
         return out;
     }
     if (!json_is_object(v))
-        return wrong_type(w, v, "an object");
+        return spec_wrong_type(w, v, "an object");
     json_t *out = json_object();
     check_members(w, f->object, NULL, NULL, v, out);
     return out;
@@ -316,10 +166,10 @@ static json_t *initial_of(struct spec_work *w, const struct bp_field *f)
 static json_t *check(struct spec_work *w, const struct bp_field *f, const json_t *v)
 {
     typedef json_t *check_fn(struct spec_work *, const struct bp_field *, const json_t *);
-    static check_fn *const checks[] = {
-        [BP_VALUE_INT] = check_number,    [BP_VALUE_REAL] = check_number, [BP_VALUE_STRING] = check_string,
-        [BP_VALUE_CHOICE] = check_choice, [BP_VALUE_TYPED] = check_typed, [BP_VALUE_OBJECT] = check_object,
-        [BP_VALUE_LIST] = check_list,     [BP_VALUE_MAP] = check_map};
+    static check_fn *const checks[] = {[BP_VALUE_INT] = spec_check_number,    [BP_VALUE_REAL] = spec_check_number,
+                                       [BP_VALUE_STRING] = spec_check_string, [BP_VALUE_CHOICE] = spec_check_choice,
+                                       [BP_VALUE_TYPED] = check_typed,        [BP_VALUE_OBJECT] = check_object,
+                                       [BP_VALUE_LIST] = check_list,          [BP_VALUE_MAP] = check_map};
     if (!v) { /* a default that found no memory */
         w->nomem = true;
         return NULL;
@@ -329,7 +179,7 @@ static json_t *check(struct spec_work *w, const struct bp_field *f, const json_t
     if (f->value == BP_VALUE_ANY)
         return json_deep_copy(v);
     if (f->value == BP_VALUE_BOOL)
-        return json_is_boolean(v) ? json_boolean(json_is_true(v)) : wrong_type(w, v, "true or false");
+        return json_is_boolean(v) ? json_boolean(json_is_true(v)) : spec_wrong_type(w, v, "true or false");
     return checks[f->value](w, f, v);
 }
 

@@ -1,4 +1,4 @@
-/* spec_infer.c: what follows from the dataset: the task, the loss, scaling, the split, the metrics.
+/* spec_infer.c: what follows from the dataset: the task, the loss, scaling, the split.
  *
  * What was given is checked against the data, what was not is inferred, and a choice that a person might wonder about
  * is told in the warnings, with its reason. The rule for a target of numbers: whole numbers with at most 20 different
@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CLASSES_GUESS 20   /* more different integers look like a quantity */
+#define CLASSES_GUESS 20 /* more different integers look like a quantity */
 #define NAMES_LISTED 100 /* names shown for a missing one: there may be thousands of columns or datasets */
 
 static json_t *dataset_of(const struct spec_work *w)
@@ -27,8 +27,11 @@ static void dataset_missing(struct spec_work *w, const char *name)
     json_t *known = w->context->dataset_names ? w->context->dataset_names(w->context->ctx) : NULL, *value;
     while (json_array_size(known) > NAMES_LISTED)
         json_array_remove(known, json_array_size(known) - 1);
-    json_array_foreach(known, i, value) if (n < BP_PROBLEMS_MAX && json_is_string(value)) names[n++] =
-        json_string_value(value);
+    json_array_foreach(known, i, value)
+    {
+        if (n < BP_PROBLEMS_MAX && json_is_string(value))
+            names[n++] = json_string_value(value);
+    }
     const char *near = bp_nearest(name, names, n);
     char hint[120] = "; none is uploaded yet";
     if (near)
@@ -328,104 +331,4 @@ void spec_infer_task(struct spec_work *w)
         spec_warn(w, spec_kind(json_object_get(entry, "pointer"), ""), spec_kind(json_object_get(entry, "code"), ""),
                   "%s", spec_kind(json_object_get(entry, "detail"), ""));
     json_decref(told);
-}
-
-/* --- metrics ------------------------------------------------------------------------------------------------------ */
-static void settle_metrics(struct spec_work *w, enum bp_loss loss, bool classes)
-{
-    static const char *const for_classes[] = {"accuracy"}, *const for_numbers[] = {"rmse", "mae", "r2"};
-    json_t *metrics = json_object_get(w->doc, "metrics"), *value;
-    size_t i;
-    if (!metrics) {
-        metrics = json_array();
-        for (i = 0; i < (classes ? 1 : 3); i++) {
-            const char *name = classes ? for_classes[i] : for_numbers[i];
-            if (bp_metric_applies(spec_metric(name), loss))
-                json_array_append_new(metrics, json_string(name));
-        }
-        spec_set(w, w->doc, "metrics", metrics);
-        return;
-    }
-    json_array_foreach(metrics, i, value)
-    {
-        enum bp_metric metric = spec_metric(json_string_value(value));
-        if (metric != BP_METRIC_COUNT && bp_metric_applies(metric, loss))
-            continue;
-        json_t *allowed = json_array();
-        for (int m = 0; m < BP_METRIC_COUNT; m++)
-            if (bp_metric_applies((enum bp_metric)m, loss))
-                json_array_append_new(allowed, json_string(bp_metric_name((enum bp_metric)m)));
-        char pointer[64];
-        snprintf(pointer, sizeof pointer, "/metrics/%zu", i);
-        spec_fault(w, pointer, "incompatible", NULL, allowed, "%s cannot be computed with the loss %s",
-                   json_string_value(value), bp_loss_name(loss));
-    }
-}
-
-/* Nesterov's momentum as PyTorch defines it: with velocity, and all of the gradient in it. */
-void spec_check_optimizer(struct spec_work *w)
-{
-    const json_t *optimizer = json_object_get(w->doc, "optimizer");
-    if (json_is_true(json_object_get(optimizer, "nesterov")) &&
-        (json_number_value(json_object_get(optimizer, "momentum")) == 0 ||
-         json_number_value(json_object_get(optimizer, "dampening")) != 0))
-        spec_fault(w, "/optimizer/nesterov", "incompatible", NULL, NULL,
-                   "nesterov needs a momentum above 0 and a dampening of 0");
-}
-
-/* What can be watched: the loss and each metric, on the training and (where there are any) the validation rows. */
-static json_t *watchable(const struct spec_work *w, bool validation)
-{
-    json_t *names = json_array(), *value;
-    size_t i;
-    char name[80];
-    for (int part = 0; part < (validation ? 2 : 1); part++) {
-        const char *prefix = part ? "val_" : "";
-        snprintf(name, sizeof name, "%sloss", prefix);
-        json_array_append_new(names, json_string(name));
-        json_array_foreach(json_object_get(w->doc, "metrics"), i,
-                           value) if (strcmp(json_string_value(value), "loss") != 0)
-        {
-            snprintf(name, sizeof name, "%s%s", prefix, json_string_value(value));
-            json_array_append_new(names, json_string(name));
-        }
-    }
-    return names;
-}
-
-void spec_infer_monitors(struct spec_work *w)
-{
-    json_t *dataset = dataset_of(w);
-    enum bp_loss loss = spec_loss(spec_kind(json_object_get(w->doc, "loss"), "type"));
-    const char *task = json_string_value(json_object_get(dataset, "task"));
-    if (loss == BP_LOSS_COUNT || !task)
-        return; /* unknown as yet: the metrics cannot be judged */
-    settle_metrics(w, loss, strcmp(task, "classification") == 0);
-
-    json_t *early = json_object_get(json_object_get(w->doc, "training"), "early_stopping");
-    bool validation = json_number_value(json_object_get(dataset, "validation_split")) > 0;
-    const char *monitor = json_string_value(json_object_get(early, "monitor"));
-    if (!json_is_object(early))
-        return;
-    if (!monitor) {
-        w->monitor_inferred = true;
-        spec_set(w, early, "monitor", json_string(validation ? "val_loss" : "loss"));
-        return;
-    }
-    json_t *names = watchable(w, validation), *value;
-    const char *known[2 * BP_METRIC_COUNT + 40];
-    size_t n = 0, i;
-    json_array_foreach(names, i, value) known[n++] = json_string_value(value);
-    for (i = 0; i < n; i++)
-        if (strcmp(known[i], monitor) == 0)
-            break;
-    if (i < n) {
-        json_decref(names);
-        return;
-    }
-    const char *near = bp_nearest(monitor, known, n);
-    spec_fault(w, "/training/early_stopping/monitor", "unknown_name", near, json_incref(names),
-               "\"%.60s\" is not computed%s", monitor,
-               !validation && strncmp(monitor, "val_", 4) == 0 ? ": there are no validation rows" : "");
-    json_decref(names);
 }

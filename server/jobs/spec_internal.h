@@ -3,7 +3,9 @@
  * The steps, each in a file of its own:
  *   spec_short.c   short forms become the long form; where each part came from is noted in `origins`
  *   spec_check.c   every member against the field table; defaults are filled in; gives the document
- *   spec_infer.c   what was left out and follows from the dataset: target, task, loss, split, metrics
+ *   spec_value.c   the same for single values
+ *   spec_infer.c   what was left out and follows from the dataset: target, task, loss, split
+ *   spec_metrics.c metrics and the monitor
  *   spec_layers.c  the list of layers made whole: output layer, names, folded softmax, symmetry
  *   spec_fit.c     what needs the numbers: shapes, split, batch size, memory
  *
@@ -59,6 +61,13 @@ json_t *spec_expand(struct spec_work *w, const json_t *input); /* a new object i
 const char *spec_short_form(size_t i, const char **ret_object);
 const struct bp_field *spec_moved_field(const char *object, const char *name);
 json_t *spec_check(struct spec_work *w, const json_t *expanded);
+/* Single values (spec_value.c): the value, or NULL with the fault reported. */
+json_t *spec_check_number(struct spec_work *w, const struct bp_field *f, const json_t *v);
+json_t *spec_check_string(struct spec_work *w, const struct bp_field *f, const json_t *v);
+json_t *spec_check_choice(struct spec_work *w, const struct bp_field *f, const json_t *v);
+const struct bp_kind *spec_check_kind(struct spec_work *w, const struct bp_family *family, const char *word);
+json_t *spec_wrong_type(struct spec_work *w, const json_t *v, const char *wanted); /* NULL */
+json_t *spec_kinds(const struct bp_family *family);                                /* names that can be used */
 json_t *spec_check_layer(struct spec_work *w, const json_t *layer); /* one more layer, with its defaults */
 void spec_infer_dataset(struct spec_work *w);                       /* opens the table, makes the transform's plan */
 void spec_infer_task(struct spec_work *w);

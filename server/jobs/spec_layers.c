@@ -145,9 +145,11 @@ static void check_auto(struct spec_work *w)
 {
     size_t i;
     json_t *layer;
-    json_array_foreach(spec_layers(w->doc), i, layer) if (is_auto(layer))
+    json_array_foreach(spec_layers(w->doc), i, layer)
     {
         char pointer[64];
+        if (!is_auto(layer))
+            continue;
         layer_pointer(i, "units", pointer, sizeof pointer);
         spec_fault(w, pointer, "incompatible", NULL, NULL,
                    "\"auto\" is for the last layer, whose units the target decides; give a number here");
@@ -276,7 +278,10 @@ void spec_check_symmetry(struct spec_work *w)
     json_t *layers = spec_layers(w->doc), *layer;
     bool allowed = json_is_true(json_object_get(w->doc, "allow_symmetric"));
     size_t i, last = 0;
-    json_array_foreach(layers, i, layer) if (is_type(layer, "dense")) last = i;
+    json_array_foreach(layers, i, layer)
+    {
+        last = is_type(layer, "dense") ? i : last;
+    }
     json_array_foreach(layers, i, layer)
     {
         const json_t *initializer = json_object_get(layer, "kernel_initializer");

@@ -89,8 +89,11 @@ static bool has_member(const json_t *object, const struct bp_field *f)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)object, key,
-                        value) if (bp_field_match(key, f->name, f->aliases) != BP_MATCH_NONE) return true;
+    json_object_foreach((json_t *)object, key, value)
+    {
+        if (bp_field_match(key, f->name, f->aliases) != BP_MATCH_NONE)
+            return true;
+    }
     return false;
 }
 
@@ -131,8 +134,11 @@ static const char *find_movable(const json_t *doc, const struct bp_field *f)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)doc, key, value) if (!top_field(key) && bp_field_match(key, f->name, f->aliases) !=
-                                                                              BP_MATCH_NONE) return key;
+    json_object_foreach((json_t *)doc, key, value)
+    {
+        if (!top_field(key) && bp_field_match(key, f->name, f->aliases) != BP_MATCH_NONE)
+            return key;
+    }
     return NULL;
 }
 
@@ -221,11 +227,14 @@ static json_t *expand_object(struct spec_work *w, const json_t *layer, const cha
     const char *function = json_string_value(json_object_get(layer, "activation"));
     const char *key;
     json_t *value;
-    json_object_foreach(
-        (json_t *)layer, key,
-        value) if (function && strcmp(key, "type") != 0 && strcmp(key, "activation") != 0 &&
-                   !bp_object_find(&bp_layers.common, key, &match)) return activation_layer(w, layer, function,
-                                                                                            pointer, "activation");
+    if (!function)
+        return NULL;
+    json_object_foreach((json_t *)layer, key, value)
+    {
+        bool beside = strcmp(key, "type") != 0 && strcmp(key, "activation") != 0;
+        if (beside && !bp_object_find(&bp_layers.common, key, &match))
+            return activation_layer(w, layer, function, pointer, "activation");
+    }
     return NULL;
 }
 

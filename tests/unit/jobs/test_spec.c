@@ -1,6 +1,8 @@
 /* What a good spec becomes: short forms, inference, defaults, and that a resolved spec resolves to itself. */
 #include "jobs/spec_fixture.h"
 
+#include "jobs/fields.h"
+
 /* resolve(resolve(x)) == resolve(x), without a warning about anything inferred. */
 static void assert_stable(const char *text)
 {
@@ -312,11 +314,95 @@ static void test_tables(void **state)
     json_decref(schema);
 }
 
+/* Whether the table has exactly the n names of the engine as what can be used (and `refused` by their own). */
+static void same_names(const struct bp_family *family, int n, const char *(*name)(int))
+{
+    int usable = 0;
+    for (size_t i = 0; i < family->n; i++)
+        usable += !(family->kinds[i].flags & BP_LATER) && !family->kinds[i].refused;
+    assert_int_equal(usable, n);
+    for (int i = 0; i < n; i++) {
+        enum bp_match match = BP_MATCH_NONE;
+        const struct bp_kind *kind = bp_family_find(family, name(i), &match);
+        assert_non_null(kind);
+        assert_int_equal(match, BP_MATCH_EXACT);
+        assert_false(kind->flags & BP_LATER);
+    }
+}
+
+static const char *activation_at(int i)
+{
+    return bp_activation_name((enum bp_activation)i);
+}
+
+static const char *initializer_at(int i)
+{
+    return bp_init_name((enum bp_init_kind)i);
+}
+
+static const char *loss_at(int i)
+{
+    return bp_loss_name((enum bp_loss)i);
+}
+
+static const char *optimizer_at(int i)
+{
+    return bp_optimizer_name((enum bp_optimizer_kind)i);
+}
+
+static const char *metric_at(int i)
+{
+    return bp_metric_name((enum bp_metric)i);
+}
+
+static const char *layer_at(int i)
+{
+    return bp_op_name((enum bp_op_kind)(i + 1)); /* the input is no layer */
+}
+
+static void test_engine_has_what_the_table_says(void **state)
+{
+    (void)state;
+    same_names(&bp_activations, BP_ACTIVATION_COUNT, activation_at);
+    same_names(&bp_initializers, BP_INIT_COUNT, initializer_at);
+    same_names(&bp_losses, BP_LOSS_COUNT, loss_at);
+    same_names(&bp_optimizers, BP_OPTIMIZER_COUNT, optimizer_at);
+    same_names(&bp_metrics, BP_METRIC_COUNT, metric_at);
+    same_names(&bp_layers, BP_OP_COUNT - 1, layer_at);
+}
+
+/* Every default of the table is a value that the table accepts. */
+static void test_every_kind_builds(void **state)
+{
+    (void)state;
+    static const struct bp_family *const families[] = {&bp_activations, &bp_initializers, &bp_optimizers};
+    static const char *const forms[] = {
+        "{'dataset':'iris','target':'species','layers':[{'type':'dense','units':4,'activation':'%s'},8]}",
+        "{'dataset':'iris','target':'species','allow_symmetric':true,'layers':[{'type':'dense','units':4,"
+        "'activation':'relu','kernel_initializer':'%s','bias_initializer':'%s'}]}",
+        "{'dataset':'iris','target':'species','layers':[4],'optimizer':'%s'}"};
+    for (size_t f = 0; f < 3; f++)
+        for (size_t i = 0; i < families[f]->n; i++) {
+            const struct bp_kind *kind = &families[f]->kinds[i];
+            char text[400];
+            if ((kind->flags & BP_LATER) || kind->refused)
+                continue;
+            snprintf(text, sizeof text, forms[f], kind->name, kind->name);
+            assert_stable(text);
+        }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shortest), cmocka_unit_test(test_short_forms),
-                                       cmocka_unit_test(test_aliases),  cmocka_unit_test(test_tasks),
-                                       cmocka_unit_test(test_images),   cmocka_unit_test(test_stable),
-                                       cmocka_unit_test(test_plan),     cmocka_unit_test(test_tables)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shortest),
+                                       cmocka_unit_test(test_short_forms),
+                                       cmocka_unit_test(test_aliases),
+                                       cmocka_unit_test(test_tasks),
+                                       cmocka_unit_test(test_images),
+                                       cmocka_unit_test(test_stable),
+                                       cmocka_unit_test(test_plan),
+                                       cmocka_unit_test(test_tables),
+                                       cmocka_unit_test(test_engine_has_what_the_table_says),
+                                       cmocka_unit_test(test_every_kind_builds)};
     return cmocka_run_group_tests(tests, fixture_up, fixture_down);
 }

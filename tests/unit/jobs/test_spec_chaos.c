@@ -25,18 +25,41 @@ static uint64_t draw(uint64_t below)
 
 static json_t *odd_value(void)
 {
-    static const char *const values[] = {"null",  "true", "false", "0",   "1",       "-1",    "3.5",      "1e300",
-                                         "''",    "'a'",  "[]",    "{}",  "'auto'",  "[1,2]", "'softmax'", "{'type':'x'}",
-                                         "'dense'", "'iris'", "1000", "[[[]]]", "{'type':'dense','units':3}", "'*'",
-                                         "'features'", "'sigmoid'", "9007199254740991", "{'a':{'b':[{}]}}"};
+    static const char *const values[] = {"null",
+                                         "true",
+                                         "false",
+                                         "0",
+                                         "1",
+                                         "-1",
+                                         "3.5",
+                                         "1e300",
+                                         "''",
+                                         "'a'",
+                                         "[]",
+                                         "{}",
+                                         "'auto'",
+                                         "[1,2]",
+                                         "'softmax'",
+                                         "{'type':'x'}",
+                                         "'dense'",
+                                         "'iris'",
+                                         "1000",
+                                         "[[[]]]",
+                                         "{'type':'dense','units':3}",
+                                         "'*'",
+                                         "'features'",
+                                         "'sigmoid'",
+                                         "9007199254740991",
+                                         "{'a':{'b':[{}]}}"};
     return fixture_json(values[draw(sizeof values / sizeof values[0])]);
 }
 
 /* Replaces, removes or adds something at a random place. */
 static void mutate(json_t *json)
 {
-    static const char *const keys[] = {"target", "task", "loss", "lr", "layers", "units", "type", "name", "p", "alpha",
-                                       "activation", "scale", "monitor", "betas", "trainable", "epochs", "stratify"};
+    static const char *const keys[] = {"target",  "task",  "loss",      "lr",     "layers",     "units",
+                                       "type",    "name",  "p",         "alpha",  "activation", "scale",
+                                       "monitor", "betas", "trainable", "epochs", "stratify"};
     if (json_is_array(json)) {
         size_t n = json_array_size(json), at = (size_t)draw(n + 1);
         if (at < n && draw(3))

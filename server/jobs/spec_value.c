@@ -1,0 +1,161 @@
+/* spec_value.c: the validator's judgement of single values: numbers, strings, and names of kinds.
+ *
+ * Numbers are never guessed from strings, and a real is not an integer even where it is whole: 10.0 may well be a
+ * mistake for 1.0. A name that is not known is told the nearest one and what there is.
+ *
+ * Threads: pure, apart from the work it is given.
+ */
+#include "jobs/spec_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What a value is, in words. */
+static const char *describe(const json_t *v, char *text, size_t size)
+{
+    static const char *const words[] = {
+        [JSON_OBJECT] = "an object",   [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
+        [JSON_INTEGER] = "an integer", [JSON_REAL] = "a real",    [JSON_TRUE] = "true",
+        [JSON_FALSE] = "false",        [JSON_NULL] = "null"};
+    if (json_is_integer(v))
+        snprintf(text, size, "%lld", (long long)json_integer_value(v));
+    else if (json_is_real(v))
+        snprintf(text, size, "%.17g", json_real_value(v));
+    else if (json_is_string(v))
+        snprintf(text, size, "the string \"%.60s\"", json_string_value(v));
+    else
+        snprintf(text, size, "%s", words[json_typeof(v)]);
+    return text;
+}
+
+json_t *spec_wrong_type(struct spec_work *w, const json_t *v, const char *wanted)
+{
+    char got[100];
+    spec_fault(w, NULL, "wrong_type", NULL, NULL, "must be %s, got %s", wanted, describe(v, got, sizeof got));
+    return NULL;
+}
+
+static void number_word(double value, char *text, size_t size)
+{
+    snprintf(text, size, fabs(value) < 1e15 ? "%.15g" : "%g", value);
+}
+
+/* Whether a number is in the range of its field; says what the range is when it is not. */
+static bool in_range(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    double x = json_number_value(v);
+    bool low = x < f->min || ((f->flags & BP_OPEN_MIN) && x <= f->min);
+    bool high = x > f->max || ((f->flags & BP_OPEN_MAX) && x >= f->max);
+    if (!low && !high)
+        return true;
+    char bound[40], got[100];
+    number_word(low ? f->min : f->max, bound, sizeof bound);
+    const char *words = low                        ? (f->flags & BP_OPEN_MIN ? "above" : "at least")
+                        : (f->flags & BP_OPEN_MAX) ? "below"
+                                                   : "at most";
+    spec_fault(w, NULL, "out_of_range", NULL, NULL, "must be %s %s, got %s", words, bound,
+               describe(v, got, sizeof got));
+    return false;
+}
+
+json_t *spec_check_number(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    if ((f->flags & BP_AUTO) && json_is_string(v) && strcmp(json_string_value(v), "auto") == 0)
+        return json_string("auto");
+    if (f->value == BP_VALUE_INT) {
+        if (!json_is_integer(v))
+            return spec_wrong_type(w, v, f->flags & BP_AUTO ? "an integer or \"auto\"" : "an integer");
+        return in_range(w, f, v) ? json_integer(json_integer_value(v)) : NULL;
+    }
+    if (!json_is_number(v))
+        return spec_wrong_type(w, v, "a number");
+    return in_range(w, f, v) ? json_real(json_number_value(v)) : NULL;
+}
+
+json_t *spec_check_string(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    if ((f->flags & BP_SINGLE) && json_is_array(v)) {
+        if (json_array_size(v) != 1) {
+            spec_fault(w, NULL, "not_supported", NULL, NULL,
+                       "several values are not supported by this version, got %zu", json_array_size(v));
+            return NULL;
+        }
+        size_t mark = spec_enter_index(w, 0);
+        json_t *out = spec_check_string(w, f, json_array_get(v, 0));
+        spec_leave(w, mark);
+        return out;
+    }
+    if (!json_is_string(v))
+        return spec_wrong_type(w, v, "a string");
+    const char *text = json_string_value(v);
+    size_t length = json_string_length(v);
+    if (length < f->min || length > f->max) {
+        spec_fault(w, NULL, "bad_length", NULL, NULL, "must be %g to %g bytes long, got %zu", f->min, f->max, length);
+        return NULL;
+    }
+    const char *wrong = strlen(text) != length ? "must not have a NUL character" : f->text ? f->text(text) : NULL;
+    if (wrong) {
+        spec_fault(w, NULL, "bad_value", NULL, NULL, "%s", wrong);
+        return NULL;
+    }
+    return json_stringn(text, length);
+}
+
+/* --- names -------------------------------------------------------------------------------------------------------- */
+json_t *spec_kinds(const struct bp_family *family)
+{
+    json_t *names = json_array();
+    for (size_t i = 0; i < family->n; i++)
+        if (!(family->kinds[i].flags & BP_LATER) && !family->kinds[i].refused)
+            json_array_append_new(names, json_string(family->kinds[i].name));
+    return names;
+}
+
+static void list_names(const json_t *names, char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = 0;
+    for (size_t i = 0; i < json_array_size(names) && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "",
+                                 json_string_value(json_array_get(names, i)));
+}
+
+/* The kind that a word names, or NULL with the fault reported: unknown, not built yet, or never usable. */
+const struct bp_kind *spec_check_kind(struct spec_work *w, const struct bp_family *family, const char *word)
+{
+    enum bp_match match = BP_MATCH_NONE;
+    const struct bp_kind *kind = bp_family_find(family, word, &match);
+    if (kind && !kind->refused && !(kind->flags & BP_LATER)) {
+        if (match == BP_MATCH_ALIAS)
+            spec_warn(w, NULL, "alias", "\"%.60s\" is read as \"%s\"", word, kind->name);
+        return kind;
+    }
+    json_t *allowed = spec_kinds(family);
+    char list[300];
+    list_names(allowed, list, sizeof list);
+    if (!kind) {
+        const char *names[64];
+        for (size_t i = 0; i < family->n; i++)
+            names[i] = family->kinds[i].name;
+        const char *near = bp_nearest(word, names, family->n);
+        spec_fault(w, NULL, "unknown_name", near, allowed, "unknown %s \"%.60s\"%s%s%s; it can be %s", family->what,
+                   word, near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "", list);
+    } else if (kind->refused) {
+        spec_fault(w, NULL, "not_differentiable", NULL, allowed, "%s \"%s\" cannot be trained: %s", family->what,
+                   kind->name, kind->refused);
+    } else {
+        spec_fault(w, NULL, "not_supported", NULL, allowed,
+                   "%s \"%s\" is part of the spec, but this version does not build it yet; it has %s", family->what,
+                   kind->name, list);
+    }
+    return NULL;
+}
+
+json_t *spec_check_choice(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    if (!json_is_string(v))
+        return spec_wrong_type(w, v, "a name (a string)");
+    const struct bp_kind *kind = spec_check_kind(w, f->family, json_string_value(v));
+    return kind ? json_string(kind->name) : NULL;
+}
