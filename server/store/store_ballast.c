@@ -14,20 +14,21 @@
 #define BALLAST_BYTES (4 << 20)
 #define ROOM (4ull * BALLAST_BYTES) /* free before it is made again, so that it does not come and go */
 
-void bp_ballast_take(struct bp_store *store)
+bool bp_ballast_take(struct bp_store *store)
 {
     struct statvfs fs;
     if (store->ballast)
-        return;
-    if (fstatvfs(store->lock_fd, &fs) != 0 || (uint64_t)fs.f_bavail * fs.f_frsize < ROOM)
-        return;
+        return true;
+    if (fstatvfs(store->lock_fd, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < ROOM)
+        return false;
     int fd = openat(store->lock_fd, FILE_NAME, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
-        return;
+        return true; /* there is room, but no ballast to be had: do without */
     store->ballast = posix_fallocate(fd, 0, BALLAST_BYTES) == 0;
     close(fd);
     if (!store->ballast)
         unlinkat(store->lock_fd, FILE_NAME, 0);
+    return true;
 }
 
 void bp_ballast_drop(struct bp_store *store)

@@ -46,8 +46,8 @@ bp_status bp_db_fail(struct bp_db *db, int rc, const char *what, struct bp_error
     if (!known)
         extended = rc;
     bp_status status = meaning(db->handle, extended);
-    if (db->writer && (status == BP_IO || status == BP_CORRUPT) && (rc & 0xff) != SQLITE_BUSY)
-        db->fault = extended;
+    if (db->writer && (status == BP_CORRUPT || ((extended & 0xff) == SQLITE_IOERR && status == BP_IO)))
+        db->fault = extended; /* the disk or the file is bad: nothing more may be written */
     const char *text = known ? sqlite3_errmsg(db->handle) : sqlite3_errstr(rc);
     int number = (extended & 0xff) == SQLITE_IOERR ? sqlite3_system_errno(db->handle) : 0;
     return bp_fail(err, status, "%s: %s (SQLite code %d%s%s)", what, text, extended, number ? ", " : "",

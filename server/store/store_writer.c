@@ -55,7 +55,7 @@ static bp_status control(struct bp_db *db, const char *sql, struct bp_error *err
 {
     sqlite3_stmt *stmt;
     bp_status status = bp_db_statement(db, sql, &stmt, err);
-    return status == BP_OK ? bp_db_finish(db, stmt, sql, err) : status;
+    return status == BP_OK ? bp_db_finish(db, stmt, "writing to the database", err) : status;
 }
 
 static void roll_back(struct bp_db *db)
@@ -75,18 +75,11 @@ static void spoil(struct bp_piece *first, const struct bp_piece *end, const stru
         }
 }
 
-/* For a large write: not while the last room on the disk is kept for small ones. */
-static bool has_room(struct bp_store *store)
-{
-    bp_ballast_take(store);
-    return store->ballast;
-}
-
 /* Runs a piece under its savepoint. False: SQLite has undone the whole transaction. */
 static bool run_piece(struct bp_db *db, struct bp_piece *p)
 {
     p->status = control(db, "SAVEPOINT piece", &p->err);
-    if (p->status == BP_OK && p->weight > 0 && !has_room(db->store)) {
+    if (p->status == BP_OK && p->weight > 0 && !bp_ballast_take(db->store)) {
         p->status = bp_fail(&p->err, BP_FULL, "the disk is full");
         control(db, "RELEASE piece", NULL);
     } else if (p->status == BP_OK) {
