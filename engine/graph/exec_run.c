@@ -10,6 +10,7 @@
  */
 #include "graph/exec_internal.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define TEAM_FLOPS 2000000
@@ -159,6 +160,7 @@ static struct bp_team *team_for_work(struct bp_team *team, int64_t flops_row, in
 void bp_exec_forward(struct bp_exec *exec, struct bp_team *team, int rows)
 {
     struct pass pass = {.exec = exec, .kernels = bp_kernels_current(), .rows = rows};
+    assert(rows <= exec->plan->options.capacity && bp_team_active(team) <= exec->plan->options.threads);
     if (rows > 0)
         run_stages(&pass, team_for_work(team, exec->flops_forward, rows), exec->plan->nforward);
 }
@@ -204,6 +206,7 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
                         .step = step};
     double total = 0;
 
+    assert(rows <= plan->options.capacity && bp_team_active(team) <= plan->options.threads);
     if (rows < 1)
         return 0;
     for (int h = 0; h < graph->nheads; h++) {

@@ -78,6 +78,18 @@ static float *result(const struct bp_graph *graph, int threads, int active, size
     return bytes;
 }
 
+/* FNV-1a of the bytes. A change of this value is a change of what training computes: it has to be meant, and the
+ * numerics version raised with it. */
+#define GOLDEN 0xec1cc7e099132c26ULL
+
+static uint64_t hash(const void *bytes, size_t size)
+{
+    uint64_t h = 0xcbf29ce484222325ULL;
+    for (size_t i = 0; i < size; i++)
+        h = (h ^ ((const uint8_t *)bytes)[i]) * 0x100000001b3ULL;
+    return h;
+}
+
 static void any_threads_and_instruction_set(void **state)
 {
     static const char *const sets[] = {"generic", "avx2", "avx512"};
@@ -99,6 +111,8 @@ static void any_threads_and_instruction_set(void **state)
                 free(now);
         }
     }
+    if (hash(first, bytes) != GOLDEN)
+        fail_msg("the bytes have changed: their hash is 0x%llx", (unsigned long long)hash(first, bytes));
     float *some = result(graph, 4, 2, &bytes); /* half of a team */
     assert_memory_equal(first, some, bytes);
     free(some);
