@@ -52,7 +52,7 @@ static const struct bp_route routes[] = {
 
 static const char *const seeds[] = {
     "GET /quick?a=%C3%A9+b&render=json&tag.x=1 HTTP/1.1\r\nHost: localhost\r\nAccept: text/csv;q=0.5, */*\r\n\r\n",
-    "POST /json/%41bc?a=1 HTTP/1.1\r\nHost: localhost:80\r\nContent-Length: 33\r\n\r\n"
+    "POST /json/%41bc?a=1 HTTP/1.1\r\nHost: localhost:80\r\nContent-Length: 34\r\n\r\n"
     "{\"a\": [1, 2.5e3, \"\\u00e9\", null]}\n",
     "POST /json/x HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: "
     "chunked\r\n\r\n5\r\n{\"a\":\r\n3;x=y\r\n[1]\r\n1\r\n}\r\n0\r\n"
