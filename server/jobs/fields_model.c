@@ -86,7 +86,7 @@ static const struct bp_kind initializers[] = {
     {"truncated_normal", "trunc_normal trunc_normal_", 0, FIELDS(normal), NULL, "normal, cut at two deviations"},
     {"glorot_uniform", "xavier_uniform xavier_uniform_ xavier", 0, NONE, NULL, "U(+-sqrt(6 / (in + out)))"},
     {"glorot_normal", "xavier_normal xavier_normal_", 0, NONE, NULL, "deviation sqrt(2 / (in + out))"},
-    {"he_uniform", "kaiming_uniform_relu he", 0, NONE, NULL, "U(+-sqrt(6 / in))"},
+    {"he_uniform", "he", 0, NONE, NULL, "U(+-sqrt(6 / in))"},
     {"he_normal", "kaiming_normal kaiming_normal_", 0, NONE, NULL, "deviation sqrt(2 / in)"},
     {"lecun_uniform", NULL, 0, NONE, NULL, "U(+-sqrt(3 / in))"},
     {"lecun_normal", "lecun", 0, NONE, NULL, "deviation sqrt(1 / in)"},
@@ -283,7 +283,7 @@ static const struct bp_kind losses[] = {
      0, FIELDS(smoothed), NULL, "-log softmax(z)[label], on logits z"},
     {"bce", "binary_crossentropy binary_cross_entropy bce_with_logits_loss bce_with_logits bce_loss", 0,
      FIELDS(smoothed), NULL, "-(t log s + (1 - t) log(1 - s)), s = sigmoid(z), on logits z"},
-    {"mse", "mean_squared_error mse_loss squared_error l2_loss", 0, NONE, NULL, "mean of (y - t)^2"},
+    {"mse", "mean_squared_error mse_loss squared_error", 0, NONE, NULL, "mean of (y - t)^2"},
     {"mae", "mean_absolute_error l1_loss", BP_LATER, NONE, NULL, "mean of |y - t|"},
     {"huber", "huber_loss smooth_l1_loss", BP_LATER, FIELDS(huber), NULL, "squares near 0, absolute values beyond"},
     {"hinge", "hinge_loss", BP_LATER, NONE, NULL, "max(0, 1 - t y)"},
@@ -326,7 +326,7 @@ static const struct bp_field adadelta[] = {LR("1.0"), REAL("rho", 0, 1, BP_OPEN_
 static const struct bp_field nadam[] = {LR("0.002"), BETAS("[0.9, 0.999]"), EPS("1e-8"), DECAY("0.0", ADDED)};
 static const struct bp_field lion[] = {LR("0.0001"), BETAS("[0.9, 0.99]"), DECAY("0.0", DECOUPLED)};
 static const struct bp_kind optimizers[] = {
-    {"sgd", "gradient_descent momentum", 0, FIELDS(sgd), NULL, "v = mu v + g; p -= lr v"},
+    {"sgd", "gradient_descent", 0, FIELDS(sgd), NULL, "v = mu v + g; p -= lr v"},
     {"rmsprop", NULL, BP_LATER, FIELDS(rmsprop), NULL, "divides by a running root mean square"},
     {"adagrad", NULL, BP_LATER, FIELDS(adagrad), NULL, "divides by the root of all squares so far"},
     {"adadelta", NULL, BP_LATER, FIELDS(adadelta), NULL, "rates from running averages of the updates"},

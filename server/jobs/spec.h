@@ -35,7 +35,8 @@ struct bp_spec {
     struct bp_problems problems;
 };
 
-/* BP_OK; BP_INVALID with problems; BP_NOMEM, BP_INTERNAL. `input` is borrowed. */
+/* BP_OK; BP_INVALID with problems; BP_NOMEM, BP_INTERNAL, or the failure of open_dataset. `input` is borrowed. *ret is
+ * to be ended with bp_spec_done whatever the status. */
 bp_status bp_spec_resolve(const json_t *input, const struct bp_spec_context *context, struct bp_spec *ret,
                           struct bp_error *err);
 void bp_spec_done(struct bp_spec *spec);

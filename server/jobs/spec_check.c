@@ -73,7 +73,12 @@ static json_t *check_typed(struct spec_work *w, const struct bp_field *f, const 
 static json_t *check_list(struct spec_work *w, const struct bp_field *f, const json_t *v)
 {
     if ((f->flags & BP_SINGLE) && !json_is_array(v)) {
+        char user[512];
         json_t *one = check(w, f->item, v);
+        spec_origin(w, w->pointer, user, sizeof user);
+        size_t mark = spec_enter_index(w, 0);
+        spec_set_origin(w, w->pointer, user);
+        spec_leave(w, mark);
         json_t *out = one ? json_array() : NULL;
         if (one && json_array_append_new(out, one))
             w->nomem = true;
@@ -226,6 +231,18 @@ static void unknown_member(struct spec_work *w, const struct bp_object *object, 
                near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
+/* The member at w->pointer is `f` under another name: later steps, which know its own name only, still find it. */
+static void note_alias(struct spec_work *w, size_t parent, const struct bp_field *f)
+{
+    char own[512], user[512];
+    snprintf(own, sizeof own, "%.*s", (int)parent, w->pointer);
+    bp_pointer_append(own, sizeof own, f->name);
+    spec_origin(w, w->pointer, user, sizeof user);
+    spec_set_origin(w, own, user);
+    const char *key = strrchr(user, '/');
+    spec_warn(w, NULL, "alias", "\"%.60s\" is read as \"%s\"", key ? key + 1 : user, f->name);
+}
+
 static void check_members(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
                           const char *tag, const json_t *in, json_t *out)
 {
@@ -253,7 +270,7 @@ static void check_members(struct spec_work *w, const struct bp_object *object, c
         else
             spec_set(w, named, f->name, json_string(key));
         if (match == BP_MATCH_ALIAS && !other)
-            spec_warn(w, NULL, "alias", "\"%.60s\" is read as \"%s\"", key, f->name);
+            note_alias(w, mark, f);
         spec_leave(w, mark);
     }
     for (int k = 0; k < 2; k++)

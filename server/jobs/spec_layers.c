@@ -23,17 +23,43 @@ static void layer_pointer(size_t index, const char *member, char *ret, size_t si
     snprintf(ret, size, "/model/layers/%zu%s%s", index, member ? "/" : "", member ? member : "");
 }
 
-/* Inserts a layer. What comes after it keeps pointing at what the user wrote. */
+/* Renumbers the origins for a layer put in front of number `at`: what comes after it keeps pointing at what the user
+ * wrote, and the new one points at the whole list. */
+static void move_origins(struct spec_work *w, size_t at, size_t n)
+{
+    static const char list[] = "/model/layers";
+    json_t *moved = json_object(), *value;
+    char to[600], user[512];
+    const char *key;
+    json_object_foreach(w->origins, key, value)
+    {
+        size_t index = 0;
+        int length = 0;
+        bool layer = sscanf(key, "/model/layers/%zu%n", &index, &length) == 1 && index >= at;
+        snprintf(to, sizeof to, "%s", key);
+        if (layer)
+            snprintf(to, sizeof to, "%s/%zu%s", list, index + 1, key + length);
+        spec_set(w, moved, to, json_incref(value));
+    }
+    for (size_t i = at; i < n; i++) {
+        layer_pointer(i, NULL, to, sizeof to);
+        spec_origin(w, to, user, sizeof user);
+        layer_pointer(i + 1, NULL, to, sizeof to);
+        spec_set(w, moved, to, json_string(user));
+    }
+    spec_origin(w, list, user, sizeof user);
+    layer_pointer(at, NULL, to, sizeof to);
+    spec_set(w, moved, to, json_string(user));
+    if (!moved)
+        return; /* noted by spec_set */
+    json_decref(w->origins);
+    w->origins = moved;
+}
+
 static void insert_layer(struct spec_work *w, size_t at, json_t *layer_steal)
 {
     json_t *layers = spec_layers(w->doc);
-    char from[64], to[64], user[512];
-    for (size_t i = json_array_size(layers); i > at; i--) {
-        layer_pointer(i - 1, NULL, from, sizeof from);
-        layer_pointer(i, NULL, to, sizeof to);
-        spec_origin(w, from, user, sizeof user);
-        spec_set_origin(w, to, user);
-    }
+    move_origins(w, at, json_array_size(layers));
     if (!layer_steal || json_array_insert_new(layers, at, layer_steal))
         w->nomem = true;
 }

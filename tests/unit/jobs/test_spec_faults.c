@@ -154,6 +154,10 @@ static void test_layers(void **state)
         {LAYERS("30000,30000"), "/model", "exceeds_memory"},
         /* A flatten of ours in front does not move what the user wrote. */
         {"{'dataset':'pixels','layers':[1000000,1000000]}", "/layers/1", "too_large"},
+        {"{'dataset':'pixels','layers':[{'type':'Linear','out_features':4,'init':'zeros','activation':'relu'},4]}",
+         "/layers/0/init", "symmetric"},
+        {"{'dataset':'pixels','layers':[4,{'type':'Linear','out_features':4,'init':'zeros','activation':'relu'}]}",
+         "/layers/1/init", "symmetric"},
         {"{'dataset':'iris','target':'species','model':{'layers':[{'type':'dense','units':0}]}}",
          "/model/layers/0/units", "out_of_range"},
     };
@@ -175,6 +179,7 @@ static void test_names(void **state)
         {"{" IRIS ",'metrics':['accuracy','acuracy']}", "/metrics/1", "unknown_name"},
         {"{" IRIS ",'metrics':['accuracy','accuracy']}", "/metrics/1", "duplicate"},
         {"{" IRIS ",'metrics':['rmse']}", "/metrics/0", "incompatible"},
+        {"{" IRIS ",'metrics':'rmse'}", "/metrics", "incompatible"},
         {"{" HOUSES ",'metrics':['accuracy']}", "/metrics/0", "incompatible"},
         {"{" IRIS ",'lr_schedule':'cosine'}", "/lr_schedule", "not_supported"},
         {"{" IRIS ",'lr_schedule':{'type':'constant','warmup_epochs':2}}", "/lr_schedule/warmup_epochs",
@@ -214,6 +219,9 @@ static void test_data(void **state)
         {"{'dataset':{'name':'iris','target':'specie'},'layers':[8]}", "/dataset/target", "unknown_column"},
         {"{" IRIS ",'features':['petal_lenght']}", "/features/0", "unknown_column"},
         {"{" IRIS ",'ignore':['x']}", "/ignore/0", "unknown_column"},
+        {"{" IRIS ",'ignore':'x'}", "/ignore", "unknown_column"},
+        {"{'dataset':'iris','label':'specie','layers':[8]}", "/label", "unknown_column"},
+        {"{'dataset':{'name':'iris','label':'specie'},'layers':[8]}", "/dataset/label", "unknown_column"},
         {"{" IRIS ",'columns':{'petal_width':{'fill':1}}}", "/columns/petal_width/fill", "incompatible"},
         {"{" IRIS ",'columns':{'petal_width':{'missing':'constant'}}}", "/columns/petal_width/fill", "required"},
         {"{" IRIS ",'columns':{'petal_width':{'type':'nummer'}}}", "/columns/petal_width/type", "unknown_name"},
