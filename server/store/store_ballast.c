@@ -1,8 +1,8 @@
 /* store_ballast.c: a file that does nothing but take up room, so that a full disk is not quite full.
  *
  * When a write finds no room, the ballast is given up: the next small writes (a job's state, an event) then succeed, and
- * the service can say what is wrong. Large writes (checkpoints) may not use that room: they are refused until the
- * ballast is back. Threads: the store's own, and the opener before that runs.
+ * the service can say what is wrong. Large writes (checkpoints) may not use that room: they are refused where they would
+ * leave less. Threads: the store's own, and the opener before that runs.
  */
 #include "store/store_internal.h"
 
@@ -12,15 +12,17 @@
 
 #define FILE_NAME "ballast" /* in the data directory */
 #define BALLAST_BYTES (4 << 20)
-#define ROOM (4ull * BALLAST_BYTES) /* free before it is made again, so that it does not come and go */
+#define ROOM                                                                                                         \
+    (4ull * BALLAST_BYTES) /* left free by large writes; more than the ballast, so that it does not come and go */
 
-bool bp_ballast_take(struct bp_store *store)
+bool bp_ballast_take(struct bp_store *store, size_t weight)
 {
     struct statvfs fs;
+    /* What is written may lie in the log and in the database at once. */
+    if (fstatvfs(store->lock_fd, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < ROOM + 2 * (uint64_t)weight)
+        return false;
     if (store->ballast)
         return true;
-    if (fstatvfs(store->lock_fd, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < ROOM)
-        return false;
     int fd = openat(store->lock_fd, FILE_NAME, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return true; /* there is room, but no ballast to be had: do without */

@@ -169,8 +169,8 @@ bool bp_store_pinned(struct bp_store *store, const char *id);
 bool bp_store_uploading(struct bp_store *store, int64_t blob);
 void bp_upload_begin(struct bp_store *store, struct bp_upload *upload);
 void bp_upload_end(struct bp_store *store, struct bp_upload *upload);
-/* Makes the ballast where it is missing. False: it is missing and the disk is too full for it, so also for anything large. */
-bool bp_ballast_take(struct bp_store *store);
+/* Makes the ballast where it is missing. False: the disk is too full for a write of so many bytes. */
+bool bp_ballast_take(struct bp_store *store, size_t weight);
 void bp_ballast_drop(struct bp_store *store);
 uint64_t bp_store_commits(struct bp_store *store);
 void bp_db_reset(struct bp_db *db); /* every statement, after a failure left some running */

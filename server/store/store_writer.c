@@ -79,7 +79,7 @@ static void spoil(struct bp_piece *first, const struct bp_piece *end, const stru
 static bool run_piece(struct bp_db *db, struct bp_piece *p)
 {
     p->status = control(db, "SAVEPOINT piece", &p->err);
-    if (p->status == BP_OK && p->weight > 0 && !bp_ballast_take(db->store)) {
+    if (p->status == BP_OK && p->weight > 0 && !bp_ballast_take(db->store, p->weight)) {
         p->status = bp_fail(&p->err, BP_FULL, "the disk is full");
         control(db, "RELEASE piece", NULL);
     } else if (p->status == BP_OK) {
@@ -336,7 +336,7 @@ bp_status bp_store_writer_start(struct bp_store *store, struct bp_error *err)
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the program's own thread */
-    bp_ballast_take(store);
+    bp_ballast_take(store, 0);
     int rc = pthread_create(&store->thread, NULL, writer_main, store);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc == 0 ? BP_OK : bp_fail(err, BP_NOMEM, "cannot start the store's thread: %s", strerror(rc));
