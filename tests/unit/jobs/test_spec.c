@@ -82,6 +82,13 @@ static void test_short_forms(void **state)
     fixture_is(s.resolved, "/model/layers/6/units", "3");
     fixture_is(s.resolved, "/model/layers/6/name", "'dense_3'");
     bp_spec_done(&s);
+    fixture_good("{'data':'iris','label':'species','model':[{'type':'dense','units':4,'name':'dense_1','activation':"
+                 "'relu'},4],'threads':0,'train':{'allow_symmetric':true}}",
+                 &s);
+    fixture_is(s.resolved, "/threads", "null");
+    fixture_is(s.resolved, "/allow_symmetric", "true");
+    fixture_is(s.resolved, "/model/layers/1/name", "'dense_2'");
+    bp_spec_done(&s);
 }
 
 static void test_aliases(void **state)
@@ -169,6 +176,11 @@ static void test_tasks(void **state)
     fixture_is(s.resolved, "/dataset/task", "'regression'");
     fixture_is(s.resolved, "/metrics", "[]");
     fixture_is(s.resolved, "/model/layers/1/activation", "'linear'");
+    bp_spec_done(&s);
+    /* Too few rows for a share: what is watched is the loss of the training rows. */
+    fixture_good("{'dataset':'xor','target':'y','layers':[2],'validation_split':0.1}", &s);
+    fixture_is(s.resolved, "/training/early_stopping/monitor", "'loss'");
+    assert_non_null(fixture_entry(s.warnings, "/validation_split", "no_validation_rows"));
     bp_spec_done(&s);
     fixture_good("{'dataset':'rare','target':'kind','layers':[4]}", &s);
     assert_non_null(fixture_entry(s.warnings, "/target", "rare_class"));
