@@ -58,7 +58,7 @@ static const char *const seeds[] = {
     "chunked\r\n\r\n5\r\n{\"a\":\r\n3;x=y\r\n[1]\r\n1\r\n}\r\n0\r\n"
     "Trailer: 1\r\n\r\n",
     "POST /form HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=XX\r\nContent-Length: "
-    "191\r\n\r\n"
+    "173\r\n\r\n"
     "--XX\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\nmnist\r\n"
     "--XX\r\nContent-Disposition: form-data; name=\"data\"; filename=\"a.csv\"\r\nContent-Type: "
     "text/csv\r\n\r\na,b\n1,2\n\r\n"
