@@ -267,8 +267,8 @@ int main(int argc, char **argv)
     bp_store_close(b.store);
     sqlite3_close(b.bare);
     free(b.bytes);
-    static const char *const names[] = {"backpropd.db", "backpropd.db-wal", "backpropd.db-shm",
-                                        "bare.db",      "bare.db-wal",      "bare.db-shm"};
+    static const char *const names[] = {"ballast", "backpropd.db", "backpropd.db-wal", "backpropd.db-shm",
+                                        "bare.db", "bare.db-wal",  "bare.db-shm"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[1100];
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
