@@ -45,7 +45,7 @@ static bp_status choose(struct bp_db *db, void *arg, struct bp_error *err)
     choice->spec = json_loads(choice->row.spec, 0, NULL);
     if (!choice->spec)
         return bp_fail(err, BP_INTERNAL, "the stored spec of %s cannot be read", c->job);
-    const char *stored;
+    const char *stored = NULL;
     status = parse_which(choice, c->which, &stored, err);
     if (status)
         return status;

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sqlite3
 import zipfile
 
 import numpy as np
@@ -180,3 +181,50 @@ def test_before_the_first_checkpoint_there_is_nothing_to_download(daemon, job, p
     assert daemon.post(f"/v1/jobs/{running['id']}/predict", json=ROWS).status_code == 200
     for entry in daemon.get("/v1/jobs", params={"status": "running"}).json()["data"]:
         daemon.post(f"/v1/jobs/{entry['id']}/cancel")
+
+
+def memory_of(daemon, field):
+    status = open(f"/proc/{daemon.process.pid}/status", encoding="ascii").read()
+    return int(status.split(field + ":")[1].split()[0]) * 1024
+
+
+def test_a_large_model_takes_no_memory_to_download(make_daemon):
+    daemon = make_daemon()
+    daemon.upload("flowers", data.flowers())
+    job = daemon.train({**SPEC, "layers": [2500, 2500], "epochs": 1, "training": {"batch_size": 120}})
+    url = f"/v1/jobs/{job['id']}/weights"
+    file = daemon.get(url).content
+    assert len(file) > 25_000_000
+    # tensors that reach over many chunks of the checkpoint arrive whole, wherever the reading begins
+    tensors = safetensors.numpy.load(file)
+    archive = np.load(io.BytesIO(daemon.get(url + ".npz").content))
+    assert all(archive[name].tobytes() == tensor.tobytes() for name, tensor in tensors.items())
+    for first in (1_048_575, 1_048_576, 5_000_000):
+        part = daemon.get(url, headers={"Range": f"bytes={first}-{first + 2_100_000}"})
+        assert part.status_code == 206 and part.content == file[first:first + 2_100_001]
+    assert daemon.get(url, params={"format": "json"}).status_code == 422
+    # the caches of the store are warm now: what a download takes beyond them is its chunk of 1 MiB
+    before = memory_of(daemon, "VmRSS")
+    with daemon.get(url, stream=True) as slow:
+        head = slow.raw.read(1000)
+        assert daemon.get(url).content == file
+        assert memory_of(daemon, "VmRSS") - before < len(file) / 2
+        assert head + slow.raw.read() == file
+
+
+def test_a_damaged_checkpoint_is_never_handed_out(make_daemon, problem):
+    daemon = make_daemon()
+    daemon.upload("flowers", data.flowers())
+    job = daemon.train(SPEC)
+    assert daemon.stop() == 0
+    with sqlite3.connect(daemon.data_dir / "backpropd.db") as db:
+        [[blob, number, chunk]] = db.execute("SELECT blob, n, bytes FROM chunk").fetchall()
+        middle = len(chunk) // 2
+        damaged = chunk[:middle] + bytes([chunk[middle] ^ 1]) + chunk[middle + 1:]
+        db.execute("UPDATE chunk SET bytes = ? WHERE blob = ? AND n = ?", (damaged, blob, number))
+    db.close()
+    daemon.start()
+    assert daemon.get(f"/v1/jobs/{job['id']}/weights") == problem(500, "corrupt_checkpoint", job["checkpoints"]["latest"])
+    for verb, body in (("predict", ROWS), ("evaluate", {})):
+        reply = daemon.post(f"/v1/jobs/{job['id']}/{verb}", json=body)
+        assert reply == problem(500, "corrupt_checkpoint", job["checkpoints"]["latest"])
