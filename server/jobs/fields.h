@@ -55,6 +55,7 @@ struct bp_field {
     const struct bp_object *object;
     const struct bp_field *item;
     const char *(*text)(const char *value); /* what is wrong with a string, or NULL */
+    const char *also;                       /* OBJECT: its short form, in words */
     const char *help;
 };
 

@@ -7,6 +7,7 @@
 #include "jobs/spec_internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* What the guess of the time rests on: a small network is held up by the overhead of a step, a large one computes. */
@@ -87,7 +88,8 @@ json_t *bp_plan_estimate_json(const struct bp_plan *plan, uint64_t train_rows)
     json_object_set_new(out, "flops_per_prediction", json_integer((json_int_t)bp_graph_flops(plan->graph, false)));
     json_object_set_new(out, "steps_per_epoch", json_integer((json_int_t)steps_per_epoch));
     json_object_set_new(out, "steps", steps < 9e18 ? json_integer((json_int_t)steps) : json_real(steps));
-    json_object_set_new(out, "seconds", json_real(seconds));
+    snprintf(basis, sizeof basis, "%.2g", seconds); /* a guess has no more digits than that */
+    json_object_set_new(out, "seconds", json_real(strtod(basis, NULL)));
     snprintf(basis, sizeof basis, "a rough guess: %g GFLOP/s a thread, %d thread%s, %g us a step besides",
              ASSUMED_FLOPS / 1e9, config->threads, config->threads == 1 ? "" : "s", ASSUMED_STEP * 1e6);
     json_object_set_new(out, "seconds_basis", json_string(basis));

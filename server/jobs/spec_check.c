@@ -150,8 +150,11 @@ static json_t *check_object(struct spec_work *w, const struct bp_field *f, const
         json_decref(empty);
         return out;
     }
-    if (!json_is_object(v))
-        return spec_wrong_type(w, v, "an object");
+    if (!json_is_object(v)) {
+        char wanted[80];
+        snprintf(wanted, sizeof wanted, "an object%s%s", f->also ? " or " : "", f->also ? f->also : "");
+        return spec_wrong_type(w, v, wanted);
+    }
     json_t *out = json_object();
     check_members(w, f->object, NULL, NULL, v, out);
     return out;
@@ -207,26 +210,33 @@ static void check_given(struct spec_work *w, const struct bp_field *f, const jso
     json_decref(initial);
 }
 
+static void add_fields(struct spec_words *words, const struct bp_object *object)
+{
+    for (size_t i = 0; object && i < object->n; i++)
+        spec_words_add(words, object->fields[i].name, object->fields[i].aliases);
+}
+
 static void unknown_member(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
                            const char *tag, const char *key)
 {
-    const char *names[80];
-    size_t n = 0;
-    json_t *allowed = json_array();
-    if (tag)
-        names[n++] = tag;
-    for (size_t i = 0; i < object->n; i++)
-        names[n++] = object->fields[i].name;
-    for (size_t i = 0; common && i < common->n; i++)
-        names[n++] = common->fields[i].name;
-    for (size_t i = 0; i < n; i++)
-        json_array_append_new(allowed, json_string(names[i]));
-    const char *near = bp_nearest(key, names, n);
-    if (!tag && object == &bp_spec_fields && bp_field_read_only(key)) {
-        json_decref(allowed);
+    bool top = object == &bp_spec_fields;
+    if (top && bp_field_read_only(key)) {
         spec_fault(w, NULL, "read_only", NULL, NULL, "\"%.60s\" is written by the server; leave it out", key);
         return;
     }
+    struct spec_words words = {0};
+    const char *name, *parent;
+    if (tag)
+        spec_words_add(&words, tag, NULL);
+    add_fields(&words, object);
+    add_fields(&words, common);
+    for (size_t i = 0; top && (name = spec_short_form(i, &parent)); i++)
+        spec_words_add(&words, name, spec_moved_field(parent, name)->aliases);
+    json_t *allowed = json_array();
+    for (size_t i = 0; i < words.n; i++)
+        if (words.word[i] == words.name[i])
+            json_array_append_new(allowed, json_string(words.name[i]));
+    const char *near = spec_words_nearest(&words, key);
     spec_fault(w, NULL, "unknown_field", near, allowed, "unknown member \"%.60s\"%s%s%s", key,
                near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }

@@ -67,7 +67,15 @@ json_t *spec_check_string(struct spec_work *w, const struct bp_field *f, const j
 json_t *spec_check_choice(struct spec_work *w, const struct bp_field *f, const json_t *v);
 const struct bp_kind *spec_check_kind(struct spec_work *w, const struct bp_family *family, const char *word);
 json_t *spec_wrong_type(struct spec_work *w, const json_t *v, const char *wanted); /* NULL */
-json_t *spec_kinds(const struct bp_family *family);                                /* names that can be used */
+/* Words that somebody may have meant, each with the name that it stands for: for "did you mean". */
+struct spec_words {
+    size_t n, used;
+    const char *word[256], *name[256];
+    char text[4096]; /* aliases, one by one */
+};
+void spec_words_add(struct spec_words *words, const char *name, const char *aliases);
+const char *spec_words_nearest(const struct spec_words *words, const char *written); /* or NULL */
+json_t *spec_kinds(const struct bp_family *family);                                  /* names that can be used */
 json_t *spec_check_layer(struct spec_work *w, const json_t *layer); /* one more layer, with its defaults */
 void spec_infer_dataset(struct spec_work *w);                       /* opens the table, makes the transform's plan */
 void spec_infer_task(struct spec_work *w);

@@ -103,6 +103,37 @@ json_t *spec_check_string(struct spec_work *w, const struct bp_field *f, const j
 }
 
 /* --- names -------------------------------------------------------------------------------------------------------- */
+void spec_words_add(struct spec_words *words, const char *name, const char *aliases)
+{
+    const size_t room = sizeof words->word / sizeof words->word[0];
+    if (words->n < room) {
+        words->word[words->n] = words->name[words->n] = name;
+        words->n++;
+    }
+    for (const char *p = aliases; p && *p;) {
+        size_t length = strcspn(p, " ");
+        if (words->n < room && length < sizeof words->text - words->used) {
+            char *word = words->text + words->used;
+            memcpy(word, p, length);
+            word[length] = 0;
+            words->used += length + 1;
+            words->word[words->n] = word;
+            words->name[words->n++] = name;
+        }
+        p += length;
+        p += strspn(p, " ");
+    }
+}
+
+const char *spec_words_nearest(const struct spec_words *words, const char *written)
+{
+    const char *near = bp_nearest(written, words->word, words->n);
+    for (size_t i = 0; near && i < words->n; i++)
+        if (words->word[i] == near)
+            return words->name[i];
+    return NULL;
+}
+
 json_t *spec_kinds(const struct bp_family *family)
 {
     json_t *names = json_array();
@@ -135,10 +166,10 @@ const struct bp_kind *spec_check_kind(struct spec_work *w, const struct bp_famil
     char list[300];
     list_names(allowed, list, sizeof list);
     if (!kind) {
-        const char *names[64];
+        struct spec_words words = {0};
         for (size_t i = 0; i < family->n; i++)
-            names[i] = family->kinds[i].name;
-        const char *near = bp_nearest(word, names, family->n);
+            spec_words_add(&words, family->kinds[i].name, family->kinds[i].aliases);
+        const char *near = spec_words_nearest(&words, word);
         spec_fault(w, NULL, "unknown_name", near, allowed, "unknown %s \"%.60s\"%s%s%s; it can be %s", family->what,
                    word, near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "", list);
     } else if (kind->refused) {

@@ -261,6 +261,7 @@ static void test_all_at_once(void **state)
     json_t *loss = fixture_entry(s.problems.errors, "/loss", "unknown_name");
     fixture_is(loss, "/allowed", "['cross_entropy','bce','mse']");
     fixture_is(loss, "/suggestion", "'mse'");
+    fixture_is(fixture_entry(s.problems.errors, "/learning_rte", "unknown_field"), "/suggestion", "'lr'");
     fixture_is(fixture_entry(s.problems.errors, "/dataset", "dataset_not_found"), "/suggestion", "'iris'");
     fixture_is(fixture_entry(s.problems.errors, "/epochs", "wrong_type"), "/detail", "'must be an integer, got 1.5'");
     fixture_is(fixture_entry(s.problems.errors, "/layers/1", "out_of_range"), "/detail",
