@@ -2,7 +2,7 @@
  * is a function of a fixed seed, so a failure can be repeated. */
 #include "client.h"
 
-#define ROUNDS 2000
+#define ROUNDS 1000
 
 static void swallow(struct bp_request *r, struct bp_reply *reply, void *app)
 {
