@@ -16,47 +16,44 @@ static json_t *check(struct spec_work *w, const struct bp_field *f, const json_t
 static void check_members(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
                           const char *tag, const json_t *in, json_t *out);
 
-/* A name alone, or an object whose tag is the name. The tag may be missing where there is a default. */
+/* The kind that a name alone or an object's tag names; the tag may be missing where there is a default. NULL with the
+ * fault reported. */
+static const struct bp_kind *typed_kind(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    const struct bp_family *family = f->family;
+    const json_t *tag = json_is_object(v) ? json_object_get(v, family->tag) : v;
+    const struct bp_kind *kind = NULL;
+    char initial[40] = "", wanted[120];
+    if (!json_is_object(v) && !json_is_string(v)) {
+        snprintf(wanted, sizeof wanted, "the name of a%s %s, or an object with \"%s\"",
+                 strchr("aeio", family->what[0]) ? "n" : "", family->what, family->tag);
+        spec_wrong_type(w, v, wanted);
+        return NULL;
+    }
+    if (!tag && f->initial && sscanf(f->initial, "\"%39[^\"]\"", initial) == 1)
+        return spec_check_kind(w, family, initial);
+    size_t mark = strlen(w->pointer);
+    if (tag && tag != v)
+        spec_enter(w, family->tag);
+    if (json_is_string(tag))
+        kind = spec_check_kind(w, family, json_string_value(tag));
+    else
+        spec_fault(w, NULL, tag ? "wrong_type" : "required", NULL, spec_kinds(family), "\"%s\" must name the %s",
+                   family->tag, family->what);
+    spec_leave(w, mark);
+    return kind;
+}
+
 static json_t *check_typed(struct spec_work *w, const struct bp_field *f, const json_t *v)
 {
     const struct bp_family *family = f->family;
-    const json_t *members = json_is_object(v) ? v : NULL;
-    const char *word = json_string_value(v);
-    char initial[40] = "";
-    if (!members && !word) {
-        char wanted[120];
-        snprintf(wanted, sizeof wanted, "the name of a%s %s, or an object with \"%s\"",
-                 strchr("aeio", family->what[0]) ? "n" : "", family->what, family->tag);
-        return spec_wrong_type(w, v, wanted);
-    }
-    size_t mark = strlen(w->pointer);
-    if (members) {
-        const json_t *tag = json_object_get(members, family->tag);
-        if (!tag && f->initial && sscanf(f->initial, "\"%39[^\"]\"", initial) == 1) {
-            word = initial;
-        } else if (!json_is_string(tag)) {
-            json_t *allowed = spec_kinds(family);
-            if (tag)
-                spec_enter(w, family->tag);
-            spec_fault(w, NULL, tag ? "wrong_type" : "required", NULL, allowed, "\"%s\" must name the %s",
-                       family->tag, family->what);
-            spec_leave(w, mark);
-            return NULL;
-        } else {
-            word = json_string_value(tag);
-            spec_enter(w, family->tag);
-        }
-    }
-    const struct bp_kind *kind = spec_check_kind(w, family, word);
-    spec_leave(w, mark);
+    const struct bp_kind *kind = typed_kind(w, f, v);
     if (!kind)
         return NULL;
-
     size_t faults = w->faults;
-    json_t *out = json_object();
+    json_t *out = json_object(), *none = json_object();
     spec_set(w, out, family->tag, json_string(kind->name));
-    json_t *none = members ? NULL : json_object();
-    check_members(w, &kind->own, &family->common, family->tag, members ? members : none, out);
+    check_members(w, &kind->own, &family->common, family->tag, json_is_object(v) ? v : none, out);
     json_decref(none);
     if (w->faults > faults) { /* half a layer is of no use to the steps that follow */
         json_decref(out);
@@ -253,25 +250,22 @@ static void note_alias(struct spec_work *w, size_t parent, const struct bp_field
     spec_warn(w, NULL, "alias", "\"%.60s\" is read as \"%s\"", key ? key + 1 : user, f->name);
 }
 
-static void check_members(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
-                          const char *tag, const json_t *in, json_t *out)
+/* Which field each member is: {the field's name: the key that was written}. */
+static json_t *name_members(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
+                            const char *tag, const json_t *in)
 {
-    const struct bp_object *lists[2] = {common, object};
+    json_t *named = json_object(), *value;
     const char *key;
-    json_t *value;
-
-    /* Which field each member is: by its key, "" for the tag. */
-    json_t *named = json_object();
     json_object_foreach((json_t *)in, key, value)
     {
+        enum bp_match match = BP_MATCH_NONE;
         if (tag && strcmp(key, tag) == 0)
             continue;
-        enum bp_match match = BP_MATCH_NONE;
         const struct bp_field *f = bp_object_find(object, key, &match);
         if (!f && common)
             f = bp_object_find(common, key, &match);
-        size_t mark = spec_enter(w, key);
         const char *other = f ? json_string_value(json_object_get(named, f->name)) : NULL;
+        size_t mark = spec_enter(w, key);
         if (!f)
             unknown_member(w, object, common, tag, key);
         else if (other)
@@ -283,22 +277,36 @@ static void check_members(struct spec_work *w, const struct bp_object *object, c
             note_alias(w, mark, f);
         spec_leave(w, mark);
     }
+    return named;
+}
+
+/* A field that was not given: its default, if it has one. What is not built yet is not echoed as null. */
+static void check_missing(struct spec_work *w, const struct bp_field *f, json_t *out)
+{
+    if (f->flags & BP_REQUIRED)
+        spec_fault(w, NULL, "required", NULL, NULL, "\"%s\" is required: %s", f->name, f->help);
+    if ((f->flags & BP_REQUIRED) || !f->initial || ((f->flags & BP_LATER) && strcmp(f->initial, "null") == 0))
+        return;
+    json_t *initial = initial_of(w, f), *full = initial ? check(w, f, initial) : NULL;
+    if (full)
+        spec_set(w, out, f->name, full);
+    json_decref(initial);
+}
+
+static void check_members(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
+                          const char *tag, const json_t *in, json_t *out)
+{
+    const struct bp_object *lists[2] = {common, object};
+    json_t *named = name_members(w, object, common, tag, in);
     for (int k = 0; k < 2; k++)
         for (size_t i = 0; lists[k] && i < lists[k]->n; i++) {
             const struct bp_field *f = &lists[k]->fields[i];
             const char *given = json_string_value(json_object_get(named, f->name));
             size_t mark = spec_enter(w, given ? given : f->name);
-            if (given) {
+            if (given)
                 check_given(w, f, json_object_get(in, given), out);
-            } else if (f->flags & BP_REQUIRED) {
-                spec_fault(w, NULL, "required", NULL, NULL, "\"%s\" is required: %s", f->name, f->help);
-            } else if (f->initial && !((f->flags & BP_LATER) && strcmp(f->initial, "null") == 0)) {
-                json_t *initial = initial_of(w, f);
-                json_t *full = initial ? check(w, f, initial) : NULL;
-                if (full)
-                    spec_set(w, out, f->name, full);
-                json_decref(initial);
-            }
+            else
+                check_missing(w, f, out);
             spec_leave(w, mark);
         }
     json_decref(named);
