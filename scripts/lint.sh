@@ -73,7 +73,7 @@ if grep -rnEw '(TODO|FIXME|XXX|HACK)' engine server schema tests scripts --inclu
     complain "something is left undone by its own words"
 fi
 shellcheck scripts/*.sh .ci/run || complain "shellcheck"
-python3 -m py_compile $(git ls-files -co --exclude-standard '*.py') || complain "a Python file does not compile"
+git ls-files -z -co --exclude-standard '*.py' | xargs -0 python3 -m py_compile || complain "a Python file does not compile"
 
 if ((tidy)); then
     build=${BUILD:-build}

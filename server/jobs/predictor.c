@@ -139,7 +139,6 @@ static struct bp_predictor *evict(struct bp_predictors *predictors)
     while (*link) {
         struct bp_predictor *p = *link;
         *link = p->next;
-        p->cached = false;
         p->next = NULL;
         if (--p->holders == 0) {
             p->next = unused;
@@ -171,7 +170,6 @@ bp_status bp_predictors_get(struct bp_predictors *predictors, const struct bp_ch
         unused = loaded; /* another request was faster */
     } else {
         p = loaded;
-        p->cached = true;
         p->holders = 2;
         p->next = predictors->first;
         predictors->first = p;

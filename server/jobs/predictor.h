@@ -31,7 +31,6 @@ struct bp_predictor {
     /* owned by predictor.c, under the mutex of struct bp_predictors */
     struct bp_predictor *next; /* most recently used first */
     int holders;               /* requests, and the cache itself */
-    bool cached;
     int nbenches;
     struct bp_exec *benches[BP_PREDICT_BENCHES];
 };
