@@ -279,7 +279,7 @@ bp_status bp_csv_next(struct bp_csv *csv, bool *ret, struct bp_error *err)
             *ret = false;
             return BP_OK;
         }
-        char *end;
+        char *end = NULL;
         struct bp_error local;
         enum scan scan = scan_row(csv, &end, err ? err : &local);
         if (scan == SCAN_FAULT)

@@ -111,7 +111,7 @@ static bp_status find_format(struct bp_ingest *ingest, struct bp_error *err)
     if (has_data && ingest->nparts > 1)
         return bp_fail_at(err, BP_INVALID, "unknown_part", "'data' stands alone: it is the whole dataset");
     for (int i = 0; i < ingest->nparts; i++) {
-        enum bp_format format;
+        enum bp_format format = BP_FORMAT_CSV;
         bp_status status = recognise(ingest, i, &format, err);
         if (status != BP_OK)
             return status;

@@ -14,7 +14,8 @@
 #include <string.h>
 
 /* A field without the spaces around it; false: it is missing. */
-static inline bool present(const struct bp_csv_field *field, const char **ret_text, size_t *ret_size)
+static inline __attribute__((always_inline)) bool present(const struct bp_csv_field *field, const char **ret_text,
+                                                          size_t *ret_size)
 {
     *ret_text = field->text;
     *ret_size = field->size;

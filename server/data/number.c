@@ -96,9 +96,27 @@ static bool parse_slow(const char *text, size_t size, double *ret)
     return true;
 }
 
+/* Eight digits in a word, the first in its lowest byte: whether they are all digits, and their value. */
+static inline bool eight_digits(const char *p, uint64_t *ret)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    if (((v & UINT64_C(0xf0f0f0f0f0f0f0f0)) |
+         (((v + UINT64_C(0x0606060606060606)) & UINT64_C(0xf0f0f0f0f0f0f0f0)) >> 4)) != UINT64_C(0x3333333333333333))
+        return false;
+    v = (v & UINT64_C(0x0f0f0f0f0f0f0f0f)) * 2561 >> 8;
+    v = (v & UINT64_C(0x00ff00ff00ff00ff)) * 6553601 >> 16;
+    *ret = (v & UINT64_C(0x0000ffff0000ffff)) * UINT64_C(42949672960001) >> 32;
+    return true;
+}
+
 static const char *scan_digits(const char *p, const char *end, uint64_t *w)
 {
-    uint64_t v = *w;
+    uint64_t v = *w, eight;
+    while (end - p >= 8 && eight_digits(p, &eight)) {
+        v = v * 100000000 + eight;
+        p += 8;
+    }
     for (unsigned d; p < end && (d = (unsigned)(unsigned char)*p - '0') < 10; p++)
         v = v * 10 + d;
     *w = v;
@@ -163,13 +181,16 @@ bool bp_number_parse(const char *text, size_t size, double *ret)
 
 bool bp_text_missing(const char *text, size_t size)
 {
-    static const char *const words[] = {"NA", "NaN", "nan", "null", "NULL", "?"};
+    static const struct {
+        const char *text;
+        size_t size;
+    } words[] = {{"NA", 2}, {"NaN", 3}, {"nan", 3}, {"null", 4}, {"NULL", 4}, {"?", 1}};
     if (size == 0)
         return true;
-    if (size > 4)
+    if (size > 4 || (*text != 'N' && *text != 'n' && *text != '?'))
         return false;
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        if (strlen(words[i]) == size && memcmp(words[i], text, size) == 0)
+        if (words[i].size == size && memcmp(words[i].text, text, size) == 0)
             return true;
     return false;
 }
