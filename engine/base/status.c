@@ -4,6 +4,9 @@
  */
 #include "base/status.h"
 
+#undef bp_fail /* see the end of status.h */
+#undef bp_fail_at
+
 #include <stdarg.h>
 #include <stdio.h>
 

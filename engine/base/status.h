@@ -42,6 +42,11 @@ bp_status bp_fail(struct bp_error *err, bp_status code, const char *format, ...)
 bp_status bp_fail_at(struct bp_error *err, bp_status code, const char *where, const char *format, ...)
     BP_PRINTF(4, 5);
 
+#ifdef __clang_analyzer__ /* what the static analyzer cannot see from here: they return the code that they are given */
+#define bp_fail(err, code, ...) ((bp_fail)(err, code, __VA_ARGS__), (code))
+#define bp_fail_at(err, code, ...) ((bp_fail_at)(err, code, __VA_ARGS__), (code))
+#endif
+
 /* A stable lower-case word for a code ("invalid", "no_memory", …); never NULL. */
 const char *bp_status_name(bp_status code);
 

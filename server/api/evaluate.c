@@ -85,7 +85,7 @@ static bool parse_body(struct bp_request *request, struct bp_reply *reply, struc
             ok = parse_part(reply, value, &e->part);
         } else if (!strcmp(key, "dataset") && json_is_string(value) &&
                    json_string_length(value) < sizeof e->dataset) {
-            strcpy(e->dataset, json_string_value(value));
+            memcpy(e->dataset, json_string_value(value), json_string_length(value) + 1);
         } else {
             char pointer[128] = "";
             bool dataset = !strcmp(key, "dataset");

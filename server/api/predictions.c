@@ -157,16 +157,15 @@ static bool fill_head(struct head_text *text)
     return true;
 }
 
-/* NULL: no memory. */
-static struct head_text *make_heads(const struct bp_predictor *predictor)
+/* The n heads of a predictor; NULL: no memory. */
+static struct head_text *make_heads(const struct bp_predictor *predictor, int n)
 {
-    const struct bp_graph *graph = predictor->network.plan.graph;
-    struct head_text *heads = calloc((size_t)graph->nheads + 1, sizeof *heads);
-    for (int h = 0; heads && h < graph->nheads; h++) {
-        heads[h].head = &graph->heads[h];
+    struct head_text *heads = calloc((size_t)n + 1, sizeof *heads);
+    for (int h = 0; heads && h < n; h++) {
+        heads[h].head = &predictor->network.plan.graph->heads[h];
         heads[h].target = bp_transform_target(predictor->network.transform, h);
         if (!fill_head(&heads[h])) {
-            free_heads(heads, graph->nheads);
+            free_heads(heads, n);
             return NULL;
         }
     }
@@ -339,7 +338,7 @@ static bool run(struct bp_reply *reply, struct bp_app *app, struct prediction *p
     struct bp_error err;
     struct bp_source source;
     bp_status status = BP_NOMEM;
-    p->heads = make_heads(p->predictor);
+    p->heads = make_heads(p->predictor, p->nheads);
     p->outputs = malloc((size_t)p->n * (size_t)p->width * sizeof *p->outputs + 1);
     if (!p->heads || !p->outputs)
         bp_fail(&err, BP_NOMEM, "no memory for the predictions");

@@ -51,22 +51,21 @@ int64_t bp_layout_size(const struct bp_layout *layout)
     return (int64_t)layout->size;
 }
 
-/* Room for `more` further elements of `each` bytes in a growing array; false when there is no memory. */
-static bool reserve(void **array, size_t *capacity, size_t used, size_t more, size_t each)
+/* A growing array with room for `more` further elements of `each` bytes: array itself, or a longer one in its place;
+ * NULL, with array untouched, when there is no memory. */
+static void *reserve(void *array, size_t *capacity, size_t used, size_t more, size_t each)
 {
-    if (more <= *capacity - used)
-        return true;
+    if (array && more <= *capacity - used)
+        return array;
     if (more > SIZE_MAX / 2 / each - used)
-        return false;
+        return NULL;
     size_t wanted = *capacity ? *capacity : 64;
     while (wanted - used < more)
         wanted *= 2;
-    void *grown = realloc(*array, wanted * each);
-    if (!grown)
-        return false;
-    *array = grown;
-    *capacity = wanted;
-    return true;
+    void *grown = realloc(array, wanted * each);
+    if (grown)
+        *capacity = wanted;
+    return grown;
 }
 
 static void add_piece(struct bp_layout *layout, bool prepared, uint64_t offset, uint64_t size)
@@ -75,11 +74,13 @@ static void add_piece(struct bp_layout *layout, bool prepared, uint64_t offset, 
     if (last && prepared && last->prepared) { /* prepared bytes lie one after the other: one piece */
         last->size += size;
     } else {
-        if (!reserve((void **)&layout->pieces, &layout->pieces_capacity, layout->npieces, 1,
-                     sizeof *layout->pieces)) {
+        struct piece *grown =
+            reserve(layout->pieces, &layout->pieces_capacity, layout->npieces, 1, sizeof *layout->pieces);
+        if (!grown) {
             layout->out_of_memory = true;
             return;
         }
+        layout->pieces = grown;
         layout->pieces[layout->npieces++] = (struct piece){layout->size, size, offset, prepared};
     }
     layout->size += size;
@@ -89,10 +90,12 @@ void bp_layout_bytes(struct bp_layout *layout, const void *bytes, size_t n)
 {
     if (n == 0 || layout->out_of_memory)
         return;
-    if (!reserve((void **)&layout->bytes, &layout->bytes_capacity, layout->nbytes, n, 1)) {
+    uint8_t *grown = reserve(layout->bytes, &layout->bytes_capacity, layout->nbytes, n, 1);
+    if (!grown) {
         layout->out_of_memory = true;
         return;
     }
+    layout->bytes = grown;
     memcpy(layout->bytes + layout->nbytes, bytes, n);
     add_piece(layout, true, layout->nbytes, n);
     layout->nbytes += n;
@@ -218,11 +221,11 @@ static int compare_names(const void *a, const void *b)
 
 const struct bp_tensor **bp_tensors_by_name(const struct bp_graph *graph)
 {
-    const struct bp_tensor **sorted = malloc((size_t)graph->ntensors * sizeof *sorted + 1);
+    const struct bp_tensor **sorted = malloc((size_t)graph->ntensors * sizeof(void *) + 1);
     if (!sorted)
         return NULL;
     for (int i = 0; i < graph->ntensors; i++)
         sorted[i] = &graph->tensors[i];
-    qsort(sorted, (size_t)graph->ntensors, sizeof *sorted, compare_names);
+    qsort(sorted, (size_t)graph->ntensors, sizeof(void *), compare_names);
     return sorted;
 }

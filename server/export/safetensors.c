@@ -14,6 +14,7 @@
 
 static json_t *tensor_entry(const struct bp_tensor *tensor, uint64_t begin)
 {
+    uint64_t end = begin + bp_tensor_bytes(tensor);
     json_t *shape = json_array();
     for (int i = 0; shape && i < tensor->shape.rank; i++)
         if (json_array_append_new(shape, json_integer((json_int_t)tensor->shape.dim[i]))) {
@@ -21,7 +22,7 @@ static json_t *tensor_entry(const struct bp_tensor *tensor, uint64_t begin)
             return NULL;
         }
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape, "data_offsets", (json_int_t)begin,
-                     (json_int_t)(begin + bp_tensor_bytes(tensor)));
+                     (json_int_t)end);
 }
 
 /* The header's text without padding, malloc'd; NULL: no memory. */

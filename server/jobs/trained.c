@@ -25,7 +25,7 @@ static bp_status parse_which(struct bp_choice *choice, const char *which, const 
         choice->best = best_by_default(choice->spec);
     else if (!strcmp(which, "best"))
         choice->best = true;
-    else if (strcmp(which, "latest") && strncmp(which, "ckpt_", 5))
+    else if (strcmp(which, "latest") != 0 && strncmp(which, "ckpt_", 5) != 0)
         return bp_fail(err, BP_INVALID, "checkpoint must be best, latest or the id of a checkpoint, got %.80s",
                        which);
     *ret_stored = which && !strncmp(which, "ckpt_", 5) ? which : "latest";
