@@ -337,7 +337,7 @@ void bp_api_dataset_list(struct bp_request *request, struct bp_reply *reply, voi
         size_t i;
         json_t *d;
         bp_text_add(&text, "%-32s  %12s  %14s  %s\n", "NAME", "ROWS", "BYTES", "SHA256");
-        json_array_foreach(l.data, i, d)
+        json_array_foreach (l.data, i, d)
             bp_text_add(&text, "%-32s  %12lld  %14lld  %.12s\n", json_string_value(json_object_get(d, "name")),
                         (long long)json_integer_value(json_object_get(d, "rows")),
                         (long long)json_integer_value(json_object_get(d, "bytes")),

@@ -127,8 +127,7 @@ static void spec_problem(struct bp_reply *reply, const struct bp_spec *spec)
     bp_problem(reply, 422, "invalid_spec", "the spec has %zu fault%s; nothing was stored", n, n == 1 ? "" : "s");
     size_t i;
     json_t *error;
-    json_array_foreach(spec->problems.errors, i, error)
-    {
+    json_array_foreach (spec->problems.errors, i, error) {
         json_t *allowed = json_object_get(error, "allowed");
         bp_problem_at(reply, json_string_value(json_object_get(error, "pointer")),
                       json_string_value(json_object_get(error, "code")),
