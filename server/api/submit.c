@@ -125,15 +125,7 @@ static void spec_problem(struct bp_reply *reply, const struct bp_spec *spec)
 {
     size_t n = json_array_size(spec->problems.errors);
     bp_problem(reply, 422, "invalid_spec", "the spec has %zu fault%s; nothing was stored", n, n == 1 ? "" : "s");
-    size_t i;
-    json_t *error;
-    json_array_foreach (spec->problems.errors, i, error) {
-        json_t *allowed = json_object_get(error, "allowed");
-        bp_problem_at(reply, json_string_value(json_object_get(error, "pointer")),
-                      json_string_value(json_object_get(error, "code")),
-                      json_string_value(json_object_get(error, "suggestion")), allowed ? json_incref(allowed) : NULL,
-                      "%s", json_string_value(json_object_get(error, "detail")));
-    }
+    bp_problem_member(reply, "errors", json_incref(spec->problems.errors));
     if (json_array_size(spec->warnings))
         bp_problem_member(reply, "warnings", json_incref(spec->warnings));
 }
@@ -156,6 +148,7 @@ static bool build(struct bp_app *app, const struct bp_spec *spec, struct bp_repl
         status = bp_plan_split(&plan, plan.transform, table, &split, &err);
     if (!status) {
         *ret_model = bp_plan_model_json(&plan);
+        plan.config.threads = app->config->threads; /* a job's team has room for the whole budget */
         if (ret_estimate)
             *ret_estimate = bp_plan_estimate_json(&plan, split.count[BP_TRAIN]);
     } else if (bp_problems_any(&problems)) {
