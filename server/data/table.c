@@ -169,10 +169,13 @@ static bp_status read_description(struct bp_table *t, const char *text, struct b
     if (!t->columns)
         return bp_fail(err, BP_NOMEM, "no memory to open the dataset");
     t->ncolumns = (int)n;
+    t->private_data = json_object(); /* index of each column by name */
     for (size_t i = 0; i < n; i++) {
         bp_status status = read_column(json_array_get(columns, i), t->stride, &t->columns[i], err);
         if (status != BP_OK)
             return status;
+        if (json_object_set_new(t->private_data, t->columns[i].name, json_integer((json_int_t)i)) != 0)
+            return bp_fail(err, BP_NOMEM, "no memory to open the dataset");
     }
     return BP_OK;
 }
@@ -260,14 +263,13 @@ void bp_table_close(struct bp_table *t)
     free(t->columns);
     if (t->map)
         munmap(t->map, t->map_size);
+    json_decref(t->private_data);
     json_decref(t->description);
     free(t);
 }
 
 int bp_table_find(const struct bp_table *t, const char *name)
 {
-    for (int i = 0; i < t->ncolumns; i++)
-        if (strcmp(t->columns[i].name, name) == 0)
-            return i;
-    return -1;
+    const json_t *index = json_object_get(t->private_data, name);
+    return index ? (int)json_integer_value(index) : -1;
 }

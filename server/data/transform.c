@@ -104,6 +104,7 @@ void bp_transform_free(struct bp_transform *t)
     }
     free(t->features);
     free(t->heads);
+    json_decref(t->index);
     json_decref(t->others);
     json_decref(t->warnings);
     free(t);
@@ -139,10 +140,20 @@ bp_status bp_transform_place(struct bp_transform *t, struct bp_error *err)
         offset += sizeof(double) * (size_t)f->count;
         if (inputs > INPUTS_MAX)
             return bp_fail(err, BP_LIMIT, "the columns make more than %d inputs", INPUTS_MAX);
+        if (json_object_get(t->index, f->name))
+            return bp_fail(err, BP_CORRUPT, "two columns are called '%s'", f->name);
+        if (json_object_set_new(t->index, f->name, json_integer(i)) != 0)
+            return bp_fail(err, BP_NOMEM, "no memory for a column");
     }
     t->inputs = (int)inputs;
     t->stride = offset;
     return BP_OK;
+}
+
+int bp_transform_find(const struct bp_transform *t, const char *name)
+{
+    const json_t *index = json_object_get(t->index, name);
+    return index ? (int)json_integer_value(index) : -1;
 }
 
 int bp_transform_inputs(const struct bp_transform *t)

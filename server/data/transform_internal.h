@@ -53,12 +53,14 @@ struct bp_transform {
     int inputs;
     struct bp_shape shape;
     bool fitted;
+    json_t *index;    /* object: name of a feature -> its index */
     json_t *others;   /* object: names of the dataset that are no features (target included) -> true */
     json_t *warnings; /* array */
     size_t stride;    /* of a row from outside */
 };
 
-/* Places outputs and offsets from the features' counts and levels, and sets `inputs`. BP_LIMIT. */
+/* Places outputs and offsets from the features' counts and levels, and sets `inputs` and `index`. BP_LIMIT, BP_NOMEM,
+ * BP_CORRUPT (two features of one name). */
 bp_status bp_transform_place(struct bp_transform *t, struct bp_error *err);
 
 /* labels is taken, also on failure. BP_NOMEM, BP_CORRUPT (not all strings, or not all ascending numbers). */
@@ -73,6 +75,8 @@ double bp_column_load(const struct bp_table_column *column, const uint8_t *row, 
 /* The column of a table behind a feature or target: BP_MISMATCH when there is none of that kind and size. */
 bp_status bp_transform_column(const struct bp_table *table, const char *name, const struct bp_levels *levels,
                               int count, const struct bp_table_column **ret, struct bp_error *err);
+
+int bp_transform_find(const struct bp_transform *t, const char *name); /* index of a feature, or -1 */
 
 void bp_transform_warn(struct bp_transform *t, const char *code, const char *pointer, const char *format, ...)
     BP_PRINTF(4, 5);

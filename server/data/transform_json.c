@@ -58,8 +58,7 @@ static json_t *others_json(const struct bp_transform *t, bool *ok)
 {
     json_t *list = json_array(), *value;
     const char *name;
-    json_object_foreach(t->others, name, value)
-    {
+    json_object_foreach (t->others, name, value) {
         if (json_array_append_new(list, json_string(name)) != 0)
             *ok = false;
     }
@@ -205,9 +204,10 @@ static bp_status read_parts(const json_t *json, struct bp_transform *t, struct b
         return damaged(err, "its columns");
     t->features = calloc(nfeatures, sizeof *t->features);
     t->heads = calloc(nheads + 1, sizeof *t->heads);
+    t->index = json_object();
     t->others = json_object();
     t->warnings = json_array();
-    if (!t->features || !t->heads || !t->others || !t->warnings)
+    if (!t->features || !t->heads || !t->index || !t->others || !t->warnings)
         return bp_fail(err, BP_NOMEM, "no memory for the transform");
     while (t->nfeatures < (int)nfeatures) {
         const json_t *o = json_array_get(features, (size_t)t->nfeatures);
@@ -219,8 +219,7 @@ static bp_status read_parts(const json_t *json, struct bp_transform *t, struct b
         if ((status = read_head(o, &t->heads[t->nheads++], err)) != BP_OK)
             return status;
     }
-    json_array_foreach(json_object_get(json, "other_columns"), i, name)
-    {
+    json_array_foreach (json_object_get(json, "other_columns"), i, name) {
         if (!json_is_string(name) || json_object_set_new(t->others, json_string_value(name), json_true()) != 0)
             return damaged(err, "its columns");
     }

@@ -4,26 +4,13 @@
  * which * stands for anything. A text column is left out with a warning when a pattern chose it, and is a fault when
  * its name did. The target is never a feature.
  */
-#include "data/transform_internal.h"
-
-#include "data/number.h"
+#include "data/transform_planning.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define ALLOWED_MAX 50 /* names listed in a fault */
-
-struct planning {
-    const struct bp_table *table;
-    const json_t *dataset;
-    struct bp_problems *problems;
-    struct bp_transform *t;
-    const char **names; /* of the table's columns, for bp_nearest */
-    uint8_t *chosen;    /* by column */
-    int target;         /* -1: none */
-    bool regression;
-};
 
 enum { LEFT_OUT, BY_PATTERN, BY_NAME };
 
@@ -52,7 +39,7 @@ static bool glob(const char *pattern, const char *name)
     return *pattern == 0;
 }
 
-static json_t *allowed_names(const struct planning *p)
+static json_t *allowed_names(const struct bp_planning *p)
 {
     json_t *list = json_array();
     for (int i = 0; i < p->table->ncolumns && i < ALLOWED_MAX; i++)
@@ -60,7 +47,7 @@ static json_t *allowed_names(const struct planning *p)
     return list;
 }
 
-static void unknown_column(struct planning *p, const char *pointer, const char *name)
+static void unknown_column(struct bp_planning *p, const char *pointer, const char *name)
 {
     const char *nearest = bp_nearest(name, p->names, (size_t)p->table->ncolumns);
     bp_problems_add(p->problems, pointer, "unknown_column", nearest, allowed_names(p),
@@ -69,12 +56,11 @@ static void unknown_column(struct planning *p, const char *pointer, const char *
 }
 
 /* Marks the columns that a list of names and patterns chooses. */
-static void mark(struct planning *p, const char *key, const json_t *list, uint8_t by_name, uint8_t by_pattern)
+static void mark(struct bp_planning *p, const char *key, const json_t *list, uint8_t by_name, uint8_t by_pattern)
 {
     size_t i;
     json_t *entry;
-    json_array_foreach(list, i, entry)
-    {
+    json_array_foreach (list, i, entry) {
         const char *name = json_string_value(entry);
         char pointer[128];
         snprintf(pointer, sizeof pointer, "/dataset/%s/%zu", key, i);
@@ -96,7 +82,7 @@ static void mark(struct planning *p, const char *key, const json_t *list, uint8_
 }
 
 /* A single string is a list of one. */
-static void mark_key(struct planning *p, const char *key, uint8_t by_name, uint8_t by_pattern)
+static void mark_key(struct bp_planning *p, const char *key, uint8_t by_name, uint8_t by_pattern)
 {
     json_t *value = json_object_get(p->dataset, key);
     if (json_is_string(value)) {
@@ -108,7 +94,7 @@ static void mark_key(struct planning *p, const char *key, uint8_t by_name, uint8
     }
 }
 
-static void choose_columns(struct planning *p)
+static void choose_columns(struct bp_planning *p)
 {
     if (json_array_size(json_object_get(p->dataset, "features")) > 0 ||
         json_is_string(json_object_get(p->dataset, "features")))
@@ -119,14 +105,12 @@ static void choose_columns(struct planning *p)
 
     const char *name;
     json_t *value;
-    json_object_foreach((json_t *)p->dataset, name, value)
-    {
+    json_object_foreach ((json_t *)p->dataset, name, value) {
         const char *column;
         json_t *config;
         if (strcmp(name, "columns") != 0)
             continue;
-        json_object_foreach(value, column, config)
-        {
+        json_object_foreach (value, column, config) {
             char pointer[400] = "/dataset/columns";
             bp_pointer_append(pointer, sizeof pointer, column);
             if (bp_table_find(p->table, column) < 0)
@@ -135,184 +119,7 @@ static void choose_columns(struct planning *p)
     }
 }
 
-/* --- options of a column -------------------------------------------------------------------------------------------- */
-
-/* The words of an option, with the option's pointer for faults. */
-struct option {
-    const char *word; /* NULL: not given */
-    char pointer[400];
-};
-
-static struct option get_option(const struct planning *p, const char *column, const char *key)
-{
-    const json_t *config = json_object_get(json_object_get(p->dataset, "columns"), column);
-    struct option o = {.word = json_string_value(json_object_get(config, key)), .pointer = "/dataset/columns"};
-    bp_pointer_append(o.pointer, sizeof o.pointer, column);
-    bp_pointer_append(o.pointer, sizeof o.pointer, key);
-    return o;
-}
-
-static bool is_word(const char *word, const char *expected)
-{
-    return word && strcmp(word, expected) == 0;
-}
-
-static int find_word(struct planning *p, const struct option *o, const char *const *words, int first, int n)
-{
-    for (int i = first; i < n; i++)
-        if (strcmp(o->word, words[i]) == 0)
-            return i;
-    json_t *allowed = json_array();
-    for (int i = first; i < n; i++)
-        json_array_append_new(allowed, json_string(words[i]));
-    bp_problems_add(p->problems, o->pointer, "unknown_value", bp_nearest(o->word, words + first, (size_t)(n - first)),
-                    allowed, "'%s' is not known here", o->word);
-    return -1;
-}
-
-static void set_scaling(struct planning *p, const struct bp_table_column *c, struct bp_transform_feature *f)
-{
-    struct option o = get_option(p, c->name, "scale");
-    f->scaling = c->type == BP_U8 ? BP_SCALE_UNIT : BP_SCALE_STANDARD;
-    if (!o.word) {
-        o.word = json_string_value(json_object_get(p->dataset, "scale"));
-        snprintf(o.pointer, sizeof o.pointer, "/dataset/scale");
-    }
-    if (!o.word)
-        return;
-    int scaling = find_word(p, &o, bp_scaling_words, 0, 4);
-    if (scaling == BP_SCALE_UNIT && c->type != BP_U8)
-        bp_problems_add(p->problems, o.pointer, "no_range", "minmax", NULL,
-                        "unit needs a type with a range, such as the bytes of an image; column '%s' has none",
-                        c->name);
-    else if (scaling >= 0)
-        f->scaling = (enum bp_scaling)scaling;
-}
-
-/* The value that missing ones are replaced by: `fill` (or `value`) of the column. */
-static void set_constant(struct planning *p, const struct bp_table_column *c, struct bp_transform_feature *f)
-{
-    const json_t *config = json_object_get(json_object_get(p->dataset, "columns"), c->name);
-    const json_t *fill = json_object_get(config, "fill");
-    struct option o = get_option(p, c->name, "fill");
-    if (!fill)
-        fill = json_object_get(config, "value");
-    if (!f->category) {
-        if (json_is_number(fill))
-            f->fill = json_number_value(fill);
-        else
-            bp_problems_add(p->problems, o.pointer, "required", NULL, NULL,
-                            "missing: constant needs a number for column '%s' in `fill`", c->name);
-        return;
-    }
-    if (json_is_number(fill) && f->levels.numbers)
-        f->missing_level = bp_levels_find_number(&f->levels, json_number_value(fill));
-    else if (json_is_string(fill) && !f->levels.numbers)
-        f->missing_level = bp_levels_find_text(&f->levels, json_string_value(fill));
-    if (f->missing_level < 0)
-        bp_problems_add(p->problems, o.pointer, "unknown_level", NULL, json_incref(f->levels.labels),
-                        "missing: constant needs a value that column '%s' has, in `fill`", c->name);
-}
-
-static void set_missing(struct planning *p, const struct bp_table_column *c, struct bp_transform_feature *f)
-{
-    struct option o = get_option(p, c->name, "missing");
-    int missing = o.word ? find_word(p, &o, bp_missing_words, 1, 6) : -1;
-    f->missing_level = -1;
-    f->missing = f->category ? BP_MISSING_LEVEL : BP_MISSING_MEAN;
-    if (missing >= 0 && f->category && (missing == BP_MISSING_MEAN || missing == BP_MISSING_MEDIAN))
-        bp_problems_add(p->problems, o.pointer, "not_a_number", NULL, NULL,
-                        "column '%s' is a category and has no %s: a missing value is a level of its own", c->name,
-                        o.word);
-    else if (missing == BP_MISSING_MEDIAN && c->count > 1)
-        bp_problems_add(p->problems, o.pointer, "unsupported", "mean", NULL,
-                        "the median is for plain columns; '%s' is an array", c->name);
-    else if (missing >= 0)
-        f->missing = (enum bp_missing)missing;
-
-    if (f->missing == BP_MISSING_CONSTANT)
-        set_constant(p, c, f);
-    else if (f->missing == BP_MISSING_ERROR && c->missing > 0)
-        bp_problems_add(p->problems, o.pointer, "missing_values", NULL, NULL, "column '%s' has %lld missing values",
-                        c->name, (long long)c->missing);
-    else if (f->missing == BP_MISSING_LEVEL && c->missing > 0)
-        f->missing_level = f->levels.n;
-    else if (f->missing == BP_MISSING_MEAN && c->missing > 0 && !o.word)
-        bp_transform_warn(p->t, "missing_filled", o.pointer,
-                          "the %lld missing values of column '%s' are replaced by the mean of the training rows",
-                          (long long)c->missing, c->name);
-}
-
-/* --- features ------------------------------------------------------------------------------------------------------- */
-
-/* The levels of a category, or the values of a number that is read as one. */
-static bp_status column_levels(const struct bp_table_column *c, struct bp_levels *ret, struct bp_error *err)
-{
-    json_t *labels = json_array();
-    if (c->kind == BP_COLUMN_CATEGORY)
-        for (int i = 0; i < c->nlevels; i++)
-            json_array_append_new(labels, json_string(c->levels[i]));
-    else
-        for (int i = 0; i < c->nvalues; i++)
-            json_array_append_new(labels, bp_label_number(c->values[i]));
-    if (json_array_size(labels) != (size_t)(c->kind == BP_COLUMN_CATEGORY ? c->nlevels : c->nvalues)) {
-        json_decref(labels);
-        return bp_fail(err, BP_NOMEM, "no memory for the levels of column '%s'", c->name);
-    }
-    return bp_levels_init(ret, labels, err);
-}
-
-/* Whether the column is one-hot, by what it is and what was asked for. */
-static bool is_category(struct planning *p, const struct bp_table_column *c)
-{
-    struct option type = get_option(p, c->name, "type"), encode = get_option(p, c->name, "encode");
-    bool category = c->kind == BP_COLUMN_CATEGORY;
-    if (category && is_word(type.word, "number"))
-        bp_problems_add(p->problems, type.pointer, "not_a_number", NULL, NULL,
-                        "column '%s' cannot be a number: it holds '%s'", c->name, c->levels[c->nlevels - 1]);
-    else if (category && is_word(encode.word, "number"))
-        bp_problems_add(p->problems, encode.pointer, "not_a_number", "one_hot", NULL,
-                        "column '%s' is a category: it is encoded one_hot", c->name);
-    if (category || (!is_word(type.word, "category") && !is_word(encode.word, "one_hot")))
-        return category;
-    const char *pointer = type.word ? type.pointer : encode.pointer;
-    if (c->count > 1)
-        bp_problems_add(p->problems, pointer, "unsupported", NULL, NULL, "column '%s' is an array of numbers",
-                        c->name);
-    else if (c->nvalues == 0)
-        bp_problems_add(p->problems, pointer, "too_many_levels", "number", NULL,
-                        "column '%s' has more than %d different values and cannot be a category", c->name,
-                        BP_DISTINCT_MAX);
-    else
-        return true;
-    return false;
-}
-
-static bp_status add_feature(struct planning *p, const struct bp_table_column *c, struct bp_error *err)
-{
-    struct bp_transform_feature *f = &p->t->features[p->t->nfeatures];
-    memset(f, 0, sizeof *f);
-    if (!(f->name = strdup(c->name)))
-        return bp_fail(err, BP_NOMEM, "no memory for a column");
-    p->t->nfeatures++;
-    f->count = c->count;
-    f->rank = c->rank;
-    memcpy(f->dim, c->dim, sizeof f->dim);
-    f->scale = 1;
-    f->scaling = BP_SCALE_NONE;
-    f->category = is_category(p, c);
-    if (f->category) {
-        bp_status status = column_levels(c, &f->levels, err);
-        if (status != BP_OK)
-            return status;
-    } else {
-        set_scaling(p, c, f);
-    }
-    set_missing(p, c, f);
-    return BP_OK;
-}
-
-static bp_status add_features(struct planning *p, struct bp_error *err)
+static bp_status add_features(struct bp_planning *p, struct bp_error *err)
 {
     for (int i = 0; i < p->table->ncolumns; i++) {
         const struct bp_table_column *c = &p->table->columns[i];
@@ -329,7 +136,7 @@ static bp_status add_features(struct planning *p, struct bp_error *err)
         }
         if (!chosen && json_object_set_new(p->t->others, c->name, json_true()) != 0)
             return bp_fail(err, BP_NOMEM, "no memory for a column");
-        if (chosen && (status = add_feature(p, c, err)) != BP_OK)
+        if (chosen && (status = bp_planning_feature(p, c, err)) != BP_OK)
             return status;
     }
     if (p->t->nfeatures == 0 && !bp_problems_any(p->problems))
@@ -340,7 +147,7 @@ static bp_status add_features(struct planning *p, struct bp_error *err)
 
 /* --- target --------------------------------------------------------------------------------------------------------- */
 
-static void find_target(struct planning *p)
+static void find_target(struct bp_planning *p)
 {
     const json_t *target = json_object_get(p->dataset, "target");
     const char *name = json_string_value(target);
@@ -358,7 +165,7 @@ static void find_target(struct planning *p)
 }
 
 /* Whether the target fits the task. */
-static bool check_target(struct planning *p, const struct bp_table_column *c)
+static bool check_target(struct bp_planning *p, const struct bp_table_column *c)
 {
     const char *code = NULL, *hint = NULL;
     char detail[256] = "";
@@ -388,7 +195,7 @@ static bool check_target(struct planning *p, const struct bp_table_column *c)
     return code == NULL;
 }
 
-static bp_status add_target(struct planning *p, struct bp_error *err)
+static bp_status add_target(struct bp_planning *p, struct bp_error *err)
 {
     if (p->target < 0 || !check_target(p, &p->table->columns[p->target]))
         return BP_OK;
@@ -401,7 +208,7 @@ static bp_status add_target(struct planning *p, struct bp_error *err)
         return bp_fail(err, BP_NOMEM, "no memory for the target");
     if (p->regression)
         return BP_OK;
-    bp_status status = column_levels(c, &h->levels, err);
+    bp_status status = bp_planning_levels(c, &h->levels, err);
     h->target.outputs = h->levels.n;
     h->target.labels = h->levels.labels;
     h->target.labels_are_numbers = h->levels.numbers;
@@ -425,7 +232,7 @@ static struct bp_shape natural_shape(const struct bp_transform *t)
     return shape;
 }
 
-static void set_shape(struct planning *p)
+static void set_shape(struct bp_planning *p)
 {
     const json_t *asked = json_object_get(p->dataset, "input_shape");
     struct bp_shape shape = {.rank = (int)json_array_size(asked)};
@@ -446,7 +253,7 @@ static void set_shape(struct planning *p)
                     "input_shape must have %d elements in all, as many as the columns make", p->t->inputs);
 }
 
-static bp_status plan(struct planning *p, struct bp_error *err)
+static bp_status plan(struct bp_planning *p, struct bp_error *err)
 {
     bp_status status;
     choose_columns(p);
@@ -470,20 +277,22 @@ bp_status bp_transform_plan(const struct bp_table *table, const json_t *dataset,
 {
     size_t n = (size_t)table->ncolumns;
     struct bp_problems own; /* the list may hold faults of others, which are no reason to stop here */
-    struct planning p = {.table = table, .dataset = dataset, .problems = &own, .target = -1};
+    struct bp_planning p = {.table = table, .dataset = dataset, .problems = &own, .target = -1};
     bp_status status = BP_NOMEM;
     bp_problems_init(&own);
-    p.regression = is_word(task, "regression");
+    p.regression = bp_planning_is_word(task, "regression");
     p.t = calloc(1, sizeof *p.t);
     p.names = calloc(n, sizeof *p.names);
     p.chosen = calloc(n, 1);
     if (p.t) {
         p.t->features = calloc(n, sizeof *p.t->features);
         p.t->heads = calloc(1, sizeof *p.t->heads);
+        p.t->index = json_object();
         p.t->others = json_object();
         p.t->warnings = json_array();
     }
-    if (!p.t || !p.names || !p.chosen || !p.t->features || !p.t->heads || !p.t->others || !p.t->warnings) {
+    if (!p.t || !p.names || !p.chosen || !p.t->features || !p.t->heads || !p.t->index || !p.t->others ||
+        !p.t->warnings) {
         bp_fail(err, BP_NOMEM, "no memory to plan %d columns", table->ncolumns);
         goto out;
     }

@@ -198,8 +198,7 @@ static int64_t json_flatten(struct bp_encoder *e, const struct bp_transform_feat
         bp_problems_add(e->problems, pointer, "shape_mismatch", NULL, NULL, "'%s' is nested too deep", f->name);
         return -1;
     }
-    json_array_foreach(value, i, entry)
-    {
+    json_array_foreach (value, i, entry) {
         if (bp_encode_enough(e) || (at = json_flatten(e, f, row, entry, depth + 1, at, pointer)) < 0)
             return -1;
     }
@@ -241,11 +240,8 @@ static void json_object_row(struct bp_encoder *e, uint8_t *row, const json_t *va
         return;
     const char *name;
     json_t *field;
-    json_object_foreach((json_t *)value, name, field)
-    {
-        bool known = json_object_get(t->others, name) != NULL;
-        for (int i = 0; i < t->nfeatures && !known; i++)
-            known = strcmp(t->features[i].name, name) == 0;
+    json_object_foreach ((json_t *)value, name, field) {
+        bool known = json_object_get(t->others, name) || bp_transform_find(t, name) >= 0;
         char at[400];
         snprintf(at, sizeof at, "%s", pointer);
         bp_pointer_append(at, sizeof at, name);

@@ -20,10 +20,8 @@ static int find_name(const struct bp_transform *t, struct bp_csv_field *field, c
     bp_text_trim(&text, &size);
     ((char *)text)[size] = 0;
     *name = text;
-    for (int i = 0; i < t->nfeatures; i++)
-        if (strcmp(t->features[i].name, text) == 0)
-            return i;
-    return json_object_get(t->others, text) ? KNOWN_OTHER : UNKNOWN;
+    int index = bp_transform_find(t, text);
+    return index >= 0 ? index : json_object_get(t->others, text) ? KNOWN_OTHER : UNKNOWN;
 }
 
 /* How many fields of the first row are names that we know, and how many are not. */

@@ -1,7 +1,8 @@
 /* From uploaded files to tables: types, figures, faults, gzip, IDX, and what is left on the disk. */
 #include "data/help.h"
 
-#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 static const struct bp_table_column *column(const struct bp_table *t, const char *name)
 {
@@ -413,12 +414,61 @@ static void keeps_the_disk_tidy(void **state)
     free(drop.description);
 }
 
+/* A file that cannot be written to its end leaves nothing behind, and the upload where it was. */
+static void survives_failing_writes(void **state)
+{
+    struct bp_import_options options = default_options();
+    struct bp_import_result result;
+    struct bp_error err;
+    struct rlimit old, small;
+    (void)state;
+    char *csv = malloc(400000);
+    strcpy(csv, "x,y\n");
+    size_t used = strlen(csv);
+    for (int i = 0; i < 20000; i++)
+        used += (size_t)sprintf(csv + used, "%d,%d.5\n", i, i);
+    int raw = count_files("raw"), tables = count_files("tables");
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    struct upload u = put_bytes(csv, used);
+    struct bp_import_part part = part_of(&u, "data");
+    small = old;
+    small.rlim_cur = 100000; /* the table takes 240,064 bytes */
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    bp_status status = bp_import(&options, &part, 1, &result, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(status, BP_IO);
+    assert_int_equal(count_files("tmp"), 1); /* the upload */
+    assert_int_equal(count_files("raw"), raw);
+    assert_int_equal(count_files("tables"), tables);
+
+    /* a table that cannot be put into place: the raw file goes back to where it came from */
+    char path[300], aside[300];
+    snprintf(path, sizeof path, "%s/tables", data_dir);
+    snprintf(aside, sizeof aside, "%s/aside", data_dir);
+    assert_int_equal(rename(path, aside), 0);
+    FILE *f = fopen(path, "w"); /* a file where the directory should be */
+    assert_non_null(f);
+    fclose(f);
+    assert_int_equal(bp_import(&options, &part, 1, &result, &err), BP_IO);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rename(aside, path), 0);
+    assert_int_equal(count_files("tmp"), 1);
+    assert_int_equal(count_files("raw"), raw);
+    assert_int_equal(access(u.path, F_OK), 0);
+    assert_int_equal(bp_import(&options, &part, 1, &result, &err), BP_OK);
+    free(result.description);
+    free(csv);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(types_and_figures), cmocka_unit_test(mixed_columns),
-                                       cmocka_unit_test(many_values),       cmocka_unit_test(faults_of_csv),
-                                       cmocka_unit_test(options_override),  cmocka_unit_test(reads_gzip),
-                                       cmocka_unit_test(idx_datasets),      cmocka_unit_test(idx_types),
-                                       cmocka_unit_test(idx_faults),        cmocka_unit_test(keeps_the_disk_tidy)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(types_and_figures),  cmocka_unit_test(mixed_columns),
+        cmocka_unit_test(many_values),        cmocka_unit_test(faults_of_csv),
+        cmocka_unit_test(options_override),   cmocka_unit_test(reads_gzip),
+        cmocka_unit_test(idx_datasets),       cmocka_unit_test(idx_types),
+        cmocka_unit_test(idx_faults),         cmocka_unit_test(survives_failing_writes),
+        cmocka_unit_test(keeps_the_disk_tidy)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
