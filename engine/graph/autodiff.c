@@ -36,6 +36,15 @@ void bp_needs_gradient(const struct bp_graph *graph, bool input, bool *ret)
     }
 }
 
+bool bp_runs_backward(const struct bp_graph *graph, const bool *needs, int node)
+{
+    const struct bp_node *n = &graph->nodes[node];
+    bool below = bp_op_table[n->kind]->backward_first && needs[node];
+    for (int k = 0; k < n->ninputs; k++)
+        below = below || needs[n->input[k]];
+    return below;
+}
+
 static const struct bp_op *op_of(const struct bp_plan *plan, int node)
 {
     return bp_op_table[plan->graph->nodes[node].kind];
@@ -132,10 +141,7 @@ static void backward_program(struct bp_plan *plan, const int *root)
     for (int i = graph->nnodes - 1; i > 0; i--) {
         const struct bp_node *node = &graph->nodes[i];
         const struct bp_op *op = op_of(plan, i);
-        bool below = false;
-        for (int k = 0; k < node->ninputs; k++)
-            below = below || plan->needs[node->input[k]];
-        if (op->view || plan->gradient[i] < 0 || !below)
+        if (op->view || plan->gradient[i] < 0 || !bp_runs_backward(graph, plan->needs, i))
             continue;
         struct bp_instr *instr = emit(plan, BP_INSTR_BACKWARD, i);
         instr->tasks = op->grid != NULL ? op->grid(graph, node, BP_PHASE_BACKWARD) : 0;

@@ -46,9 +46,7 @@ static int list_own(const struct bp_plan *plan, struct bp_packed *list, size_t *
     for (int i = plan->nforward + graph->nheads; i < plan->ninstrs; i++) {
         const struct bp_node *node = &graph->nodes[plan->instrs[i].node];
         const struct bp_op *op = bp_op_table[node->kind];
-        bool has = false;
-        for (int k = 0; k < node->ninputs; k++)
-            has = has || kept[node->input[k]];
+        bool has = bp_runs_backward(graph, kept, plan->instrs[i].node);
         if (plan->instrs[i].kind != BP_INSTR_BACKWARD || has)
             continue;
         for (int slot = 0; slot < node->ntensors && op->panels != NULL; slot++) {

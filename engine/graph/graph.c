@@ -259,9 +259,7 @@ int64_t bp_graph_flops(const struct bp_graph *graph, bool training)
     for (int i = 0; i < graph->nnodes; i++) {
         const struct bp_node *node = &graph->nodes[i];
         const struct bp_op *op = bp_op_table[node->kind];
-        bool below = false, own = node->trainable && node->ntensors > 0;
-        for (int k = 0; k < node->ninputs; k++)
-            below = below || needs[node->input[k]];
+        bool below = bp_runs_backward(graph, needs, i), own = node->trainable && node->ntensors > 0;
         if (op->flops == NULL)
             continue;
         flops += op->flops(graph, node, BP_PHASE_FORWARD);

@@ -33,9 +33,7 @@ static bool list_packed(const struct bp_graph *graph, bool training, const bool 
     for (int i = 0; i < graph->nnodes; i++) {
         const struct bp_node *node = &graph->nodes[i];
         const struct bp_op *op = bp_op_table[node->kind];
-        bool below = false;
-        for (int k = 0; k < node->ninputs; k++)
-            below = below || needs[node->input[k]];
+        bool below = bp_runs_backward(graph, needs, i);
         for (int slot = 0; slot < node->ntensors && op->panels != NULL; slot++) {
             for (int backward = 0; backward <= (training && below); backward++) {
                 struct bp_panels m;

@@ -80,6 +80,9 @@ void bp_plan_differentiate(struct bp_plan *plan);
 /* Which nodes need a gradient: those from which a trainable tensor is reached going towards the input, and with
  * `input` all. ret has graph->nnodes elements. */
 void bp_needs_gradient(const struct bp_graph *graph, bool input, bool *ret);
+/* Whether a node has a backward instruction, given which nodes need a gradient: an input of its needs one, or its own
+ * parameter gradients come out of the backward phase (bp_op.backward_first). */
+bool bp_runs_backward(const struct bp_graph *graph, const bool *needs, int node);
 
 /* The storages that an instruction touches, at most BP_OPERANDS_MAX; returns how many. */
 #define BP_OPERANDS_MAX (2 * BP_NODE_INPUTS_MAX + 3)

@@ -54,6 +54,8 @@ static void print_instr(FILE *out, const struct bp_plan *plan, int i)
                     instr->add & 1u << k ? "+=" : "=", op, node->name);
             print_place(out, plan, plan->gradient[node->input[k]]);
         }
+        if (instr->want == 0)
+            fprintf(out, "error signals within %s from d %s", node->name, node->name);
         break;
     case BP_INSTR_PARAMETERS:
         for (int k = 0; k < node->ntensors; k++)

@@ -70,6 +70,9 @@ struct bp_op {
     const char *name;
     int min_inputs, max_inputs;
     bool view; /* the value is the input's under another shape: no code, no memory, no instruction */
+    /* parameters() reads what backward() left in the workspace: backward then runs for a trainable node even where no
+     * layer below wants its error signal (dx is NULL there). */
+    bool backward_first;
 
     /* Checks the configuration and the inputs' shapes, sets node->shape, declares tensors. */
     bp_status (*infer)(struct bp_graph *graph, struct bp_node *node, struct bp_error *err);
