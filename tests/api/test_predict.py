@@ -73,6 +73,44 @@ def test_predictions_as_csv(daemon, flowers):
         assert float(table[0]["p(setosa)"]) == plain[0]["probabilities"]["setosa"]
 
 
+def test_classes_that_are_numbers_stay_numbers(daemon):
+    daemon.upload("digits", data.csv(["a", "b", "digit"], [[i % 3, i % 5, (i % 3) * 10] for i in range(150)]))
+    job = daemon.train({"dataset": "digits", "target": "digit", "task": "classification", "layers": [16], "epochs": 60,
+                        "optimizer": {"type": "adam", "lr": 0.02}})
+    [row] = predict(daemon, job, [[2, 1]]).json()["predictions"]
+    assert row["label"] == 20 and list(row["probabilities"]) == ["0", "10", "20"]
+    assert daemon.post(f"/v1/jobs/{job['id']}/evaluate").json()["confusion"]["labels"] == [0, 10, 20]
+
+
+def test_names_that_need_quotes(daemon):
+    names = ['a "b", c', "ü/ß", "line, one"]
+    rows = [[i % 3, '"' + names[i % 3].replace('"', '""') + '"'] for i in range(150)]
+    daemon.upload("names", data.csv(["x", "name"], rows))
+    job = daemon.train({"dataset": "names", "target": "name", "layers": [16], "epochs": 60,
+                        "optimizer": {"type": "adam", "lr": 0.02}})
+    plain = predict(daemon, job, [[0], [1], [2]]).json()["predictions"]
+    assert [row["label"] for row in plain] == names and set(plain[0]["probabilities"]) == set(names)
+    reply = predict(daemon, job, [[0], [1], [2]], params={"render": "csv"})
+    reply.encoding = "utf-8"
+    table = list(csvlib.DictReader(io.StringIO(reply.text, newline="")))
+    assert [row["name"] for row in table] == names
+    assert float(table[0][f"p({names[0]})"]) == plain[0]["probability"]
+
+
+def test_yes_or_no(daemon):
+    text = data.rings().replace(",in\n", ",1\n").replace(",out\n", ",0\n").replace("side", "inside")
+    daemon.upload("inside", text)
+    job = daemon.train({"dataset": "inside", "target": "inside", "loss": "bce", "layers": [32], "epochs": 60,
+                        "optimizer": {"type": "adam", "lr": 0.02}})
+    near, far = predict(daemon, job, [{"x": 0, "y": 0}, {"x": 1.5, "y": 0}]).json()["predictions"]
+    assert near["value"] == 1 and near["probability"] > 0.9, near
+    assert far["value"] == 0 and far["probability"] < 0.1, far
+    e = daemon.post(f"/v1/jobs/{job['id']}/evaluate").json()
+    assert e["confusion"]["labels"] == [0, 1]
+    counts = e["confusion"]["counts"]
+    assert math.isclose(e["metrics"]["accuracy"], (counts[0][0] + counts[1][1]) / e["rows"])
+
+
 # --- values ---
 
 def test_values_come_in_the_unit_of_the_target(daemon, houses):
