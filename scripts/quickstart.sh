@@ -50,14 +50,18 @@ if [ -n "$mnist" ]; then
 fi
 
 # --- build --------------------------------------------------------------------------------------------------------
-backpropd=${BACKPROPD:-build/backpropd}
+backpropd=${BACKPROPD:-$PWD/build/backpropd}
 if [ -z "${BACKPROPD:-}" ]; then
   scripts/setup.sh --run-only
   say "building $backpropd"
   tests=ON
   pkg-config --exists cmocka || tests=OFF
   cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBACKPROPD_TESTS=$tests >/dev/null
-  cmake --build build --target backpropd >/dev/null
+  if [ -t 1 ]; then # ninja shows how far it is
+    cmake --build build --target backpropd
+  elif ! built=$(cmake --build build --target backpropd 2>&1); then
+    die "the build failed: $built"
+  fi
 fi
 
 # --- start --------------------------------------------------------------------------------------------------------
