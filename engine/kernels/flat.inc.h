@@ -166,9 +166,20 @@ static void kernel_adam(size_t n, const struct bp_update *u, bp_real *p, const b
 /* --- the table ---------------------------------------------------------------------------------------------------- */
 #define BP_KERNEL_TABLE(title)                                                                                       \
     {                                                                                                                \
-        .name = title, .pack = kernel_pack, .gemm = kernel_gemm, .activation = kernel_activation,                    \
+        .lstm = kernel_lstm, .lstm_gradient = kernel_lstm_gradient, .gru = kernel_gru, .gru_gradient = kernel_gru_gradient, \
+        .multiply = kernel_multiply, .channel_moment = kernel_channel_moment, .channel_apply = kernel_channel_apply, \
+        .channel_products = kernel_channel_products, .channel_gradient = kernel_channel_gradient,                    \
+        .row_norm = kernel_row_norm, .row_norm_gradient = kernel_row_norm_gradient,                                  \
+        .row_norm_products = kernel_row_norm_products, .name = title, .loss_terms = kernel_loss_terms,               \
+        .cross_entropy_smooth = kernel_cross_entropy_smooth, .multi_margin = kernel_multi_margin,                    \
+        .kl_div = kernel_kl_div, .pack = kernel_pack, .gemm = kernel_gemm, .activation = kernel_activation,          \
         .activation_gradient = kernel_activation_gradient, .softmax = kernel_softmax,                                \
         .softmax_gradient = kernel_softmax_gradient, .cross_entropy = kernel_cross_entropy, .bce = kernel_bce,       \
         .mse = kernel_mse, .column_sum = kernel_column_sum, .add = kernel_add, .scale = kernel_scale,                \
-        .sum_squares = kernel_sum_squares, .dropout = kernel_dropout, .sgd = kernel_sgd, .adam = kernel_adam,        \
+        .sum_squares = kernel_sum_squares, .patches = kernel_patches,                                                \
+        .patches_transposed = kernel_patches_transposed, .copy_rows = kernel_copy_rows,                              \
+        .depthwise = kernel_depthwise, .depthwise_gradient = kernel_depthwise_gradient, .row_sum = kernel_row_sum,   \
+        .max_pool = kernel_max_pool, .max_pool_gradient = kernel_max_pool_gradient, .avg_pool = kernel_avg_pool,     \
+        .avg_pool_gradient = kernel_avg_pool_gradient, .dropout = kernel_dropout, .sgd = kernel_sgd,                 \
+        .adam = kernel_adam,                                                                                         \
     }

@@ -45,11 +45,15 @@ enum bp_activation {
     BP_ACTIVATION_COUNT
 };
 
+/* The term of a loss that is a mean over the outputs; see bp_kernels.loss_terms. */
+enum bp_loss_term { BP_TERM_BCE, BP_TERM_MAE, BP_TERM_HUBER, BP_TERM_HINGE, BP_TERM_POISSON, BP_TERM_QUANTILE };
+
 /* C = A B (+ bias), or C = C + A B.
  *   A (m, k): element (i, p) at a[i * a_row + p * a_col]; one of the two strides is 1
  *   B (k, n): packed by pack(): panel j/16 starts at b + (j/16) * k * 16 and holds row p as 16 columns
  *   C (m, n): row-major, element (i, j) at c[i * c_row + j]
- * Each element is ((+0 fma chain over p) + bias[j]), or c + (chain) where accumulate is set (bias NULL then). */
+ * Each element is ((+0 fma chain over p) + bias[j]), or + row_bias[i], or c + (chain) where accumulate is set (no bias
+ * then); at most one of the three. */
 struct bp_gemm {
     int m, n, k;
     const bp_real *a;
@@ -57,8 +61,30 @@ struct bp_gemm {
     const bp_real *b;
     bp_real *c;
     size_t c_row;
-    const bp_real *bias; /* n values, or NULL */
+    const bp_real *bias;     /* n values, or NULL */
+    const bp_real *row_bias; /* m values, or NULL */
     bool accumulate;
+};
+
+/* Windows onto zero-padded planes (channels of an image), as a matrix: row q is a tap of the window (channel, down,
+ * across), column j a position of it (j / width down, j % width across). Element (q, j) is at
+ *   planes + channel * plane + tap down * step_down + tap across * step_across + j / width * down + j % width * across
+ * Steps may be negative: planes points at tap 0 of position 0. Up to BP_PANEL - 1 elements behind the last one are
+ * read too, and have no effect. */
+struct bp_patches {
+    const bp_real *planes;
+    size_t plane;
+    int taps_down, taps_across;
+    ptrdiff_t step_down, step_across;
+    int width;
+    size_t down, across;
+};
+#define BP_PATCH_ROWS 64 /* rows of one call of patches_transposed, at most */
+
+/* A pooling window over planes of ih x iw, giving oh x ow: tap (ky, kx) of position (oy, ox) is at
+ * (oy * sh - top + ky, ox * sw - left + kx), which may be outside. Each window has a tap inside. */
+struct bp_window {
+    int ih, iw, oh, ow, kh, kw, sh, sw, top, left;
 };
 
 /* What an optimizer kernel needs for one step; computed in double by train/optimizer from the step number. */
@@ -72,6 +98,54 @@ struct bp_update {
     bp_real beta1, beta2, eps;
     bp_real step_size;  /* adam: lr / (1 - beta1^t) */
     bp_real root_scale; /* adam: 1 / sqrt(1 - beta2^t) */
+};
+
+/* A block as normalization over the batch sees it: `rows` rows of n elements, row r from r * row on. The elements of a
+ * row are n channels (columns), coefficients being arrays of n; or, where plane is set, all of one channel, and a
+ * coefficient is one number. */
+struct bp_channels {
+    size_t rows;
+    int n;
+    size_t row;
+    bool plane;
+};
+
+/* The backward pass of a normalization over the batch: dx = scale dy + slope (x - mean) + offset. */
+struct bp_channel_slope {
+    const bp_real *mean, *scale, *slope, *offset;
+};
+
+/* Normalization of each of `rows` rows of channels * spatial contiguous elements by its own mean and deviation. Row r
+ * has the factors and offsets of group r % groups; a channel's spatial elements share them. */
+struct bp_row_norm {
+    size_t rows;
+    int groups, channels, spatial;
+    bp_real eps;
+    const bp_real *x;
+    const bp_real *gamma, *beta; /* (groups, channels), or NULL for 1 and 0 */
+    bp_real *moments;            /* (rows, 2): mean and 1 / sqrt(variance + eps); forward writes, backward reads */
+    bp_real *y;                  /* forward */
+    const bp_real *dy;           /* backward */
+    bp_real *dx;
+    bool accumulate; /* dx += */
+};
+
+/* One step of a recurrent cell for some rows; see cells.inc.h for the formulas. A slot holds what a row keeps of a step,
+ * in parts of `units` elements: lstm i, f, g, o, c, h; gru r, z, n, q, h, where h is the state before the step. The
+ * forward step finds W x + b in the gates and leaves their values; the backward step finds these and leaves the error
+ * signals of the gates' sums (gru: of q's in q). */
+struct bp_cell {
+    int rows, units;
+    size_t row;            /* elements from one row's slot to the next one's; also of before and next */
+    bp_real *slot;         /* of row 0 */
+    const bp_real *before; /* the slot of the step before (lstm: its c), NULL for zeros */
+    bp_real *hidden;       /* (rows, gates * units): forward W h + b; gru's backward step: the error signals of these */
+    bp_real *next;         /* forward: takes the new state, or NULL */
+    bp_real *y;            /* forward: (rows, units), y_row apart: takes the new state too, or NULL */
+    const bp_real *dy;     /* backward: error signal of y, or NULL */
+    size_t y_row;
+    bp_real *dh, *dc; /* backward: (rows, units): error signals of the new state and (lstm) cell from later steps; dc
+                       * becomes the one of the cell before; gru: dh becomes what z passes on to the state before */
 };
 
 struct bp_kernels {
@@ -104,16 +178,82 @@ struct bp_kernels {
     void (*mse)(int rows, int n, const bp_real *x, const float *target, const float *weight, bp_real scale,
                 bp_real *loss, bp_real *dx);
 
+    /* More losses of the same form. loss_terms: mean over n of a term, with a parameter a:
+     *   bce       as bce, the target drawn to 1/2: t (1 - a) + a/2      mae      |x - t|
+     *   huber     (x - t)^2 / 2 up to |x - t| = a, a (|x - t| - a/2) beyond
+     *   hinge     max(0, 1 - (2 t - 1) x), t 0 or 1                     poisson  e^x - t x
+     *   quantile  max(a (t - x), (a - 1) (t - x))
+     * cross_entropy_smooth: -(1 - a) log p[label] - a mean(log p) with p = softmax(x) and the smoothing a
+     * multi_margin: sum over j != label of max(0, 1 - x[label] + x[j]), over n
+     * kl_div: sum over n of t (log t - log softmax(x)); terms of t = 0 are 0 */
+    void (*loss_terms)(enum bp_loss_term term, int rows, int n, const bp_real *x, const float *target,
+                       const float *weight, bp_real parameter, bp_real scale, bp_real *loss, bp_real *dx);
+    void (*cross_entropy_smooth)(int rows, int n, const bp_real *x, const int32_t *label, const float *weight,
+                                 bp_real smoothing, bp_real scale, bp_real *loss, bp_real *dx);
+    void (*multi_margin)(int rows, int n, const bp_real *x, const int32_t *label, const float *weight, bp_real scale,
+                         bp_real *loss, bp_real *dx);
+    void (*kl_div)(int rows, int n, const bp_real *x, const float *target, const float *weight, bp_real scale,
+                   bp_real *loss, bp_real *dx);
+
     /* out[j] = sum over rows of x[r * row + j], or out[j] += that sum where accumulate. */
     void (*column_sum)(int rows, int n, const bp_real *x, size_t row, bp_real *out, bool accumulate);
     void (*add)(size_t n, const bp_real *x, bp_real *y); /* y += x */
+    /* y = a b, element by element, or y += a b; y may be a or b. */
+    void (*multiply)(size_t n, const bp_real *a, const bp_real *b, bp_real *y, bool accumulate);
     void (*scale)(size_t n, bp_real factor, bp_real *x); /* x *= factor */
+    void (*lstm)(const struct bp_cell *cell);
+    void (*lstm_gradient)(const struct bp_cell *cell);
+    void (*gru)(const struct bp_cell *cell);
+    void (*gru_gradient)(const struct bp_cell *cell);
     double (*sum_squares)(size_t n, const bp_real *x);   /* in double; non-finite when any x is */
     /* y = x / (1 - rate) where element `first + i` of (seed, stream, step) is kept, else 0; y may be x. With x = dy
      * it is its own backward pass. The element's word is bp_random(seed, stream, step, e / 4)[e % 4]; it is
      * dropped when bp_random_unit(word) < rate. accumulate: y += instead. */
     void (*dropout)(size_t n, const bp_real *x, bp_real *y, uint64_t seed, uint32_t stream, uint64_t step,
                     uint64_t first, float rate, bool accumulate);
+
+    /* Normalization over the batch. A result is one number a channel; accumulate: added to what is there.
+     *   moment: sum of x (mean NULL), or of (x - mean)^2        apply: y = (x - mean) scale + shift; shift NULL: + 0
+     *   products: sum of dy, and of dy (x - mean)               gradient: see struct bp_channel_slope; x NULL: scale dy
+     */
+    void (*channel_moment)(const struct bp_channels *b, const bp_real *x, const bp_real *mean, bp_real *out,
+                           bool accumulate);
+    void (*channel_apply)(const struct bp_channels *b, const bp_real *x, const bp_real *mean, const bp_real *scale,
+                          const bp_real *shift, bp_real *y);
+    void (*channel_products)(const struct bp_channels *b, const bp_real *x, const bp_real *dy, const bp_real *mean,
+                             bp_real *sum, bp_real *product, bool accumulate);
+    void (*channel_gradient)(const struct bp_channels *b, const struct bp_channel_slope *c, const bp_real *x,
+                             const bp_real *dy, bp_real *dx, bool accumulate);
+    /* Normalization along the row, its backward pass, and for the channels of a block the sums over its rows of dy
+     * and of dy (x - mean) / deviation, row r having its two moments at r * moments_row. */
+    void (*row_norm)(const struct bp_row_norm *c);
+    void (*row_norm_gradient)(const struct bp_row_norm *c);
+    void (*row_norm_products)(const struct bp_channels *b, const bp_real *x, const bp_real *dy,
+                              const bp_real *moments, size_t moments_row, bp_real *sum, bp_real *product,
+                              bool accumulate);
+
+    /* Rows q0 .. q0 + nq, columns j0 .. j0 + nj of the matrix of patches, packed as B (k = nq, n = nj); and its
+     * transpose packed as B (k = nj, n = nq), nq at most BP_PATCH_ROWS. The columns past the end of the last panel
+     * hold anything. dst has BP_PANEL elements more than bp_panels_size says. */
+    void (*patches)(const struct bp_patches *p, int q0, int nq, int j0, int nj, bp_real *dst);
+    void (*patches_transposed)(const struct bp_patches *p, int q0, int nq, int j0, int nj, bp_real *dst);
+    void (*copy_rows)(int rows, int n, const bp_real *src, size_t src_row, bp_real *dst, size_t dst_row);
+    /* One filter w on one plane, `across` 1: y[j] = the chain over the taps (+ *bias), or y[j] + the chain. */
+    void (*depthwise)(const struct bp_patches *p, int positions, const bp_real *w, const bp_real *bias, bp_real *y,
+                      bool accumulate);
+    /* dw[tap] = sum over positions of dy[j] * patch[tap][j], in the lanes of each row of positions, or += that. */
+    void (*depthwise_gradient)(const struct bp_patches *p, int positions, const bp_real *dy, bp_real *dw,
+                               bool accumulate);
+    /* out[r] = sum of the n elements at x + r * row, or += that. */
+    void (*row_sum)(int rows, int n, const bp_real *x, size_t row, bp_real *out, bool accumulate);
+
+    /* Pools of `planes` planes. max_pool: index takes the tap (ky * kw + kx) that won: the first of equals, and NaN
+     * before all. avg_pool divides by kh * kw: what is outside counts as 0. The gradients write dx, or add to it. */
+    void (*max_pool)(const struct bp_window *w, int planes, const bp_real *x, bp_real *y, bp_real *index);
+    void (*max_pool_gradient)(const struct bp_window *w, int planes, const bp_real *index, const bp_real *dy,
+                              bp_real *dx, bool accumulate);
+    void (*avg_pool)(const struct bp_window *w, int planes, const bp_real *x, bp_real *y);
+    void (*avg_pool_gradient)(const struct bp_window *w, int planes, const bp_real *dy, bp_real *dx, bool accumulate);
 
     /* One update of n parameters p with gradients g and the optimizer's slots.
      *   sgd (PyTorch): g = grad_scale g + decay p; v = first ? g : momentum v + (1 - dampening) g;

@@ -14,8 +14,16 @@
 
 #include "kernels/gemm.inc.h"
 
+#include "kernels/conv.inc.h"
+#include "kernels/pool.inc.h"
+
 #include "kernels/elements.inc.h"
 #include "kernels/rows.inc.h"
+#include "kernels/cells.inc.h"
+
+#include "kernels/losses.inc.h"
+
+#include "kernels/norm.inc.h"
 
 #include "kernels/flat.inc.h"
 
