@@ -1,0 +1,54 @@
+"""Networks on data that everybody knows, each from a spec of a few lines, to the accuracy that it should have.
+
+BACKPROPD_TEST_DATA names a folder with mnist/*.gz, iris.csv, letter_recognition.csv, california_housing.csv and
+breast_cancer.csv; without it these tests are skipped, and say so."""
+
+import os
+import pathlib
+
+import pytest
+
+DATA = pathlib.Path(os.environ.get("BACKPROPD_TEST_DATA", "/nowhere"))
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="BACKPROPD_TEST_DATA does not name a folder of published data")
+
+TABLES = {
+    "iris": ({"target": "species", "layers": [16], "lr": 0.01, "epochs": 100, "seed": 5}, "val_accuracy", 0.95),
+    "letter_recognition": ({"target": "letter", "layers": [256, 128], "batch_size": 64, "epochs": 40},
+                           "val_accuracy", 0.95),
+    "california_housing": ({"target": "median_house_value", "layers": [128, 64], "batch_size": 64, "epochs": 60},
+                           "val_r2", 0.78),
+    "breast_cancer": ({"target": "diagnosis", "layers": [32, 16], "epochs": 40}, "val_accuracy", 0.96),
+}
+
+
+def at_the_best(daemon, job, name):
+    """Value of a series at the epoch whose weights are handed out."""
+    series = daemon.get(f"/v1/jobs/{job['id']}/metrics?names={name}").json()[name]
+    return series["value"][series["epoch"].index(job["metrics"]["best"]["epoch"])]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table(daemon, name):
+    spec, metric, wanted = TABLES[name]
+    daemon.curl("-T", str(DATA / f"{name}.csv"), f"/v1/datasets/{name}")
+    job = daemon.submit({"dataset": name, **spec})
+    ended = daemon.wait(job["id"], patience=600)
+    reached = at_the_best(daemon, ended, metric)
+    print(f"{name}: {metric} {reached:.4f} in {ended['progress']['training_seconds']:.2f} s")
+    assert ended["status"] == "succeeded" and reached >= wanted
+
+
+def test_mnist(daemon):
+    part = {"inputs": "train-images-idx3", "targets": "train-labels-idx1", "test_inputs": "t10k-images-idx3",
+            "test_targets": "t10k-labels-idx1"}
+    files = [x for field, name in part.items() for x in ("-F", f"{field}=@{DATA}/mnist/{name}-ubyte.gz")]
+    daemon.curl("-F", "name=mnist", *files, "/v1/datasets")
+    spec = {"dataset": "mnist", "target": "target", "layers": [512, 256], "optimizer": "adam", "epochs": 15,
+            "batch_size": 256, "training": {"early_stopping": {"monitor": "val_accuracy"}}}
+    ended = daemon.wait(daemon.submit(spec)["id"], patience=1200)
+    reached = ended["metrics"]["last"]["test_accuracy"]
+    print(f"mnist: test_accuracy {reached:.4f} in {ended['progress']['training_seconds']:.2f} s")
+    assert ended["status"] == "succeeded" and reached >= 0.98
+    evaluated = daemon.post(f"/v1/jobs/{ended['id']}/evaluate", json={"split": "test"}).json()
+    assert evaluated["rows"] == 10000 and evaluated["metrics"]["accuracy"] == reached
+    assert sum(map(sum, evaluated["confusion"]["counts"])) == 10000
