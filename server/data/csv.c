@@ -41,7 +41,7 @@ char *bp_csv_quote(const char *text, size_t size, char dst[BP_CSV_QUOTE])
         n--; /* not through the middle of a character */
     for (size_t i = 0; i < n; i++)
         dst[i] = (unsigned char)text[i] < ' ' || text[i] == 0x7f ? '.' : text[i];
-    strcpy(dst + n, n < size ? "..." : "");
+    memcpy(dst + n, n < size ? "..." : "", n < size ? 4 : 1);
     return dst;
 }
 
@@ -280,10 +280,11 @@ bp_status bp_csv_next(struct bp_csv *csv, bool *ret, struct bp_error *err)
             return BP_OK;
         }
         char *end = NULL;
-        struct bp_error local;
-        enum scan scan = scan_row(csv, &end, err ? err : &local);
+        struct bp_error local = {.code = BP_INTERNAL};
+        struct bp_error *why = err ? err : &local;
+        enum scan scan = scan_row(csv, &end, why);
         if (scan == SCAN_FAULT)
-            return err ? err->code : local.code;
+            return why->code;
         if (scan == SCAN_MORE) {
             if ((status = fill(csv, err)) != BP_OK)
                 return status;

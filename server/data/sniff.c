@@ -178,16 +178,14 @@ static bp_status judge(const struct column_sample *columns, const uint64_t *hash
         contradicts = contradicts || (c->first_text && c->numbers > 0 && c->numbers >= 9 * c->texts);
         recurs = recurs || c->recurs;
     }
-    if (contradicts && !first_number)
-        *ret = true;
-    else if (!contradicts && (first_number || recurs))
-        *ret = false;
-    else if (!contradicts && any_repeats(hashes, nrows, ncolumns))
-        *ret = true;
-    else
+    bool names = contradicts && !first_number, data = !contradicts && (first_number || recurs);
+    if (!names && !data && !contradicts)
+        names = any_repeats(hashes, nrows, ncolumns);
+    if (!names && !data)
         return bp_fail_at(err, BP_INVALID, "ambiguous_header",
                           "it cannot be told whether the first row holds names or data: say so with ?header=true or "
                           "?header=false");
+    *ret = names;
     return BP_OK;
 }
 

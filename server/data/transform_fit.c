@@ -105,7 +105,7 @@ static bp_status fit_feature(struct bp_transform *t, struct bp_transform_feature
     bp_status status = BP_OK;
     if (f->missing == BP_MISSING_MEAN)
         f->fill = g->n ? g->mean : 0;
-    else if (f->missing == BP_MISSING_MEDIAN)
+    else if (f->missing == BP_MISSING_MEDIAN && g->column) /* bytes have no missing values to fill */
         status = find_median(g->column, table, split, &f->fill, err);
     if (status == BP_OK && !isfinite(f->fill))
         status = too_large(f->name, err);

@@ -408,6 +408,29 @@ static void images(void **state)
     bp_table_close(t);
 }
 
+/* Plain bytes are scaled by their range, and have no missing values that a median could fill. */
+static void plain_bytes(void **state)
+{
+    (void)state;
+    uint8_t inputs[10] = {0, 0, 8, 1, 0, 0, 0, 2, 51, 255}, targets[10] = {0, 0, 8, 1, 0, 0, 0, 2, 1, 0};
+    struct upload u[2] = {put_bytes(inputs, sizeof inputs), put_bytes(targets, sizeof targets)};
+    struct bp_import_part parts[2] = {part_of(&u[0], "inputs"), part_of(&u[1], "targets")};
+    struct bp_import_options options = default_options();
+    struct bp_import_result result;
+    struct bp_table *t;
+    float got;
+    assert_int_equal(bp_import(&options, parts, 2, &result, NULL), BP_OK);
+    assert_int_equal(bp_table_open(data_dir, result.table, result.description, &t, NULL), BP_OK);
+    struct bp_transform *x =
+        plan_fine(t, "{\"target\":\"target\",\"columns\":{\"inputs\":{\"missing\":\"median\"}}}", "classification");
+    fit_rows(x, t, 2, false);
+    gather(x, t, 0, &got);
+    assert_true(got == 0.2f);
+    bp_transform_free(x);
+    free(result.description);
+    bp_table_close(t);
+}
+
 /* Damaged JSON is refused and never trusted. */
 static void parse_faults(void **state)
 {
@@ -444,6 +467,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(plans_and_fits), cmocka_unit_test(fills_and_drops),
                                        cmocka_unit_test(plan_faults),    cmocka_unit_test(rows_from_outside),
                                        cmocka_unit_test(row_faults),     cmocka_unit_test(other_tables),
-                                       cmocka_unit_test(images),         cmocka_unit_test(parse_faults)};
+                                       cmocka_unit_test(images),         cmocka_unit_test(plain_bytes),
+                                       cmocka_unit_test(parse_faults)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
