@@ -27,7 +27,9 @@ mapfile -t sources < <(git ls-files -co --exclude-standard 'engine/*.[ch]' 'serv
 if ((fix)); then
     clang-format-14 -i "${sources[@]}"
 else
-    clang-format-14 --dry-run --Werror "${sources[@]}" || complain "format differs: run scripts/lint.sh --fix"
+    for file in "${sources[@]}"; do
+        clang-format-14 "$file" | cmp -s - "$file" || complain "$file: format differs (scripts/lint.sh --fix)"
+    done
 fi
 
 # Layers: arrows go down only. engine/ knows nothing of HTTP, JSON or SQL, nor of the server.
