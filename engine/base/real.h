@@ -24,6 +24,7 @@ typedef double bp_real;
 #define bp_exec_value bp_exec_value_f64
 #define bp_exec_gradient bp_exec_gradient_f64
 #define bp_exec_targets bp_exec_targets_f64
+#define bp_exec_target_scale bp_exec_target_scale_f64
 #define bp_exec_row_losses bp_exec_row_losses_f64
 #define bp_model bp_model_f64
 #define bp_model_new bp_model_new_f64
@@ -40,6 +41,22 @@ typedef double bp_real;
 #define bp_op_dense bp_op_dense_f64
 #define bp_op_activation bp_op_activation_f64
 #define bp_op_dropout bp_op_dropout_f64
+#define bp_op_conv bp_op_conv_f64
+#define bp_op_pool bp_op_pool_f64
+#define bp_op_reshape bp_op_reshape_f64
+#define bp_op_embedding bp_op_embedding_f64
+#define bp_span_before bp_span_before_f64
+#define bp_span_out bp_span_out_f64
+#define bp_op_batch_norm bp_op_batch_norm_f64
+#define bp_op_layer_norm bp_op_layer_norm_f64
+#define bp_op_group_norm bp_op_group_norm_f64
+#define bp_op_add bp_op_add_f64
+#define bp_op_multiply bp_op_multiply_f64
+#define bp_op_concat bp_op_concat_f64
+#define bp_op_multi_head_attention bp_op_multi_head_attention_f64
+#define bp_op_simple_rnn bp_op_simple_rnn_f64
+#define bp_op_lstm bp_op_lstm_f64
+#define bp_op_gru bp_op_gru_f64
 #define bp_loss_table bp_loss_table_f64
 #else
 typedef float bp_real;

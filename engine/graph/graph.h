@@ -35,9 +35,42 @@ bool bp_shape_equal(const struct bp_shape *a, const struct bp_shape *b);
 /* "[3, 28, 28]" into text, always terminated. Returns text. */
 char *bp_shape_print(const struct bp_shape *shape, char *text, size_t size);
 
-enum bp_op_kind { BP_OP_INPUT, BP_OP_DENSE, BP_OP_ACTIVATION, BP_OP_DROPOUT, BP_OP_FLATTEN, BP_OP_COUNT };
+enum bp_op_kind {
+    BP_OP_INPUT,
+    BP_OP_DENSE,
+    BP_OP_ACTIVATION,
+    BP_OP_DROPOUT,
+    BP_OP_FLATTEN,
+    BP_OP_SIMPLE_RNN,
+    BP_OP_LSTM,
+    BP_OP_GRU,
+    BP_OP_BATCH_NORM,
+    BP_OP_LAYER_NORM,
+    BP_OP_GROUP_NORM,
+    BP_OP_ADD,
+    BP_OP_MULTIPLY,
+    BP_OP_CONCAT,
+    BP_OP_MULTI_HEAD_ATTENTION,
+    BP_OP_CONV,
+    BP_OP_POOL,
+    BP_OP_RESHAPE,
+    BP_OP_EMBEDDING,
+    BP_OP_COUNT
+};
 
-enum bp_loss { BP_LOSS_CROSS_ENTROPY, BP_LOSS_BCE, BP_LOSS_MSE, BP_LOSS_COUNT };
+enum bp_loss {
+    BP_LOSS_CROSS_ENTROPY,
+    BP_LOSS_BCE,
+    BP_LOSS_MSE,
+    BP_LOSS_MAE,
+    BP_LOSS_HUBER,
+    BP_LOSS_HINGE,        /* one output: its sign says which of two classes; the target is 0 or 1 */
+    BP_LOSS_MULTI_MARGIN, /* hinge of several classes, one output each */
+    BP_LOSS_POISSON,      /* the output is the logarithm of the expected count */
+    BP_LOSS_QUANTILE,
+    BP_LOSS_KL_DIV, /* logits against a distribution */
+    BP_LOSS_COUNT
+};
 
 enum bp_init_kind {
     BP_INIT_ZEROS,
@@ -92,6 +125,63 @@ struct bp_activation_config {
     double alpha;
 };
 
+/* simple_rnn, lstm, gru. kaiming_uniform is PyTorch's default there: U(+-1/sqrt(units)) for all tensors. */
+struct bp_recurrent_config {
+    int64_t units;
+    bool return_sequences; /* the state of every step, not only the last one */
+    bool reverse;          /* reads from the last step to the first */
+    bool use_bias;
+    enum bp_activation activation; /* simple_rnn: tanh or relu */
+    struct bp_initializer kernel_init, recurrent_init, bias_init;
+};
+
+struct bp_norm_config {
+    double eps;
+    double momentum; /* batch_norm: weight of the new batch in the running statistics */
+    int64_t groups;  /* group_norm: of channels; they divide the channels evenly */
+    bool affine;     /* learns a factor and an offset */
+};
+
+struct bp_attention_config {
+    int64_t heads;
+    int64_t key_dim; /* of a head; 0: features / heads */
+    bool causal;     /* a step sees itself and those before it */
+    double dropout;  /* rate, on the probabilities */
+};
+
+#define BP_AXIS_CHANNELS INT32_MAX /* concat along the first axis; for a sequence [steps, features] along the last */
+
+/* A convolution over the last one or two axes of (channels, height, width) or (channels, length). Weights are
+ * [filters, channels / groups, kernel…]. */
+struct bp_conv_config {
+    int axes;           /* 1 or 2: elements in use of the arrays below */
+    int64_t filters;    /* filled in by multiplier */
+    int64_t multiplier; /* depthwise: filters per channel, each channel a group of its own; 0: not */
+    int64_t groups;
+    int64_t kernel[2], stride[2], dilation[2];
+    bool same;          /* as many zeros around the image as ceil(in / stride) positions need */
+    int64_t padding[2]; /* zeros on both sides, without `same` */
+    bool use_bias;
+    struct bp_initializer kernel_init, bias_init;
+    double l1, l2;
+    const float *weights, *biases; /* literal values, or NULL; copied */
+};
+
+enum bp_pool { BP_POOL_MAX, BP_POOL_AVG, BP_POOL_GLOBAL_AVG };
+
+struct bp_pool_config {
+    enum bp_pool kind;
+    int64_t size[2], stride[2]; /* of the window, down and across; unused by the global one */
+    bool same;
+    int64_t padding[2]; /* at most half of size */
+};
+
+struct bp_embedding_config {
+    int64_t input_dim, output_dim; /* codes, numbers per code */
+    struct bp_initializer init;
+    const float *weights; /* literal values, [input_dim, output_dim], or NULL; copied */
+};
+
 struct bp_node {
     enum bp_op_kind kind;
     char name[BP_NAME_MAX + 1]; /* unique in the graph */
@@ -101,6 +191,16 @@ struct bp_node {
     union {
         struct bp_dense_config dense;
         struct bp_activation_config activation;
+        struct bp_conv_config conv;
+        struct bp_pool_config pool;
+        struct bp_embedding_config embedding;
+        struct bp_shape reshape;
+        struct bp_norm_config norm; /* batch_norm, layer_norm, group_norm */
+        struct bp_attention_config attention;
+        struct {
+            int axis; /* of one sample's shape, negative from the end; BP_AXIS_CHANNELS */
+        } concat;
+        struct bp_recurrent_config recurrent;
         struct {
             double rate;
         } dropout;
@@ -117,6 +217,10 @@ struct bp_head {
     enum bp_loss loss;
     int outputs;   /* elements of the node's value */
     double weight; /* of this head's loss in the sum */
+    /* cross_entropy, bce: label smoothing, in [0, 1); huber: delta, above 0, in the target's own unit; quantile: the
+     * level, in (0, 1); 0 with all others */
+    double parameter;
+    char label[BP_NAME_MAX + 1]; /* what its metrics are called by where there are several heads; "" is its number */
 };
 
 struct bp_graph {
@@ -139,6 +243,12 @@ bp_status bp_graph_add(struct bp_graph *graph, const struct bp_node *node, int *
 
 /* Makes node an output with a loss; its shape must be rank 1. */
 bp_status bp_graph_add_head(struct bp_graph *graph, int node, enum bp_loss loss, double weight, struct bp_error *err);
+
+/* The same with a parameter and a label; `outputs` is filled in. BP_INVALID also for a parameter out of range. */
+bp_status bp_graph_add_output(struct bp_graph *graph, const struct bp_head *head, struct bp_error *err);
+
+/* Whether the target of a loss is a class number; else it is as many values as there are outputs. */
+bool bp_loss_takes_labels(enum bp_loss loss);
 
 /* For op implementations: declares a tensor of the node being added. */
 bp_status bp_graph_add_tensor(struct bp_graph *graph, struct bp_node *node, const struct bp_tensor *tensor,

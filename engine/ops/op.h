@@ -37,7 +37,8 @@ struct bp_call {
     const struct bp_graph *graph;
     const struct bp_node *node;
     const struct bp_kernels *kernels;
-    const bp_real *params, *stats;         /* of the model */
+    const bp_real *params;                 /* of the model */
+    bp_real *stats;                        /* of the model; a forward phase writes them in training mode only */
     bp_real *grads;                        /* of the model; NULL without training */
     const bp_real *const *forward_panels;  /* per tensor of the graph: packed weights (see bp_op.panels) */
     const bp_real *const *backward_panels; /* per tensor: the same for the backward phase */
@@ -99,7 +100,12 @@ struct bp_op {
 
 extern const struct bp_op *const bp_op_table[BP_OP_COUNT];
 
+extern const struct bp_op bp_op_batch_norm, bp_op_layer_norm, bp_op_group_norm, bp_op_add, bp_op_multiply,
+    bp_op_concat, bp_op_multi_head_attention;
 extern const struct bp_op bp_op_input, bp_op_flatten, bp_op_dense, bp_op_activation, bp_op_dropout;
+extern const struct bp_op bp_op_simple_rnn, bp_op_lstm, bp_op_gru;
+
+extern const struct bp_op bp_op_conv, bp_op_pool, bp_op_reshape, bp_op_embedding;
 
 /* The loss of one head on some rows, as in kernels.h: loss (rows) and, unless dx is NULL, dx = scale weight dL/dx. */
 struct bp_loss_call {
@@ -110,8 +116,9 @@ struct bp_loss_call {
     const float *value;   /* (rows, n) */
     const float *weight;  /* (rows) */
     bp_real scale;
-    bp_real *loss; /* (rows) */
-    bp_real *dx;   /* (rows, n), or NULL */
+    bp_real parameter; /* of the head; huber's delta in the unit of x */
+    bp_real *loss;     /* (rows) */
+    bp_real *dx;       /* (rows, n), or NULL */
 };
 
 struct bp_loss_op {
