@@ -182,6 +182,10 @@ bp_status bp_graph_add(struct bp_graph *graph, const struct bp_node *node, int *
     }
     if (added.kind == BP_OP_DENSE) /* the tensors have copies; the caller's arrays may go */
         added.u.dense.weights = added.u.dense.biases = NULL;
+    if (added.kind == BP_OP_CONV)
+        added.u.conv.weights = added.u.conv.biases = NULL;
+    if (added.kind == BP_OP_EMBEDDING)
+        added.u.embedding.weights = NULL;
     graph->nodes[graph->nnodes] = added;
     *ret = graph->nnodes++;
     return BP_OK;
@@ -219,34 +223,78 @@ bp_status bp_graph_add_tensor(struct bp_graph *graph, struct bp_node *node, cons
     return BP_OK;
 }
 
-bp_status bp_graph_add_head(struct bp_graph *graph, int node, enum bp_loss loss, double weight, struct bp_error *err)
+bool bp_loss_takes_labels(enum bp_loss loss)
 {
+    return loss == BP_LOSS_CROSS_ENTROPY || loss == BP_LOSS_MULTI_MARGIN;
+}
+
+/* Whether a loss can have this parameter; those without one have 0. */
+static bool parameter_fits(enum bp_loss loss, double a)
+{
+    switch (loss) {
+    case BP_LOSS_CROSS_ENTROPY:
+    case BP_LOSS_BCE:
+        return a >= 0 && a < 1;
+    case BP_LOSS_HUBER:
+        return a > 0 && isfinite(a);
+    case BP_LOSS_QUANTILE:
+        return a > 0 && a < 1;
+    default:
+        return a == 0;
+    }
+}
+
+static bp_status check_head(const struct bp_graph *graph, const struct bp_head *head, struct bp_error *err)
+{
+    enum bp_loss loss = head->loss;
     char text[64];
-    if (node < 0 || node >= graph->nnodes)
-        return bp_fail(err, BP_INVALID, "an output must be a layer of the network, got number %d", node);
-    const struct bp_node *of = &graph->nodes[node];
+    if (head->node < 0 || head->node >= graph->nnodes)
+        return bp_fail(err, BP_INVALID, "an output must be a layer of the network, got number %d", head->node);
+    const struct bp_node *of = &graph->nodes[head->node];
     if ((unsigned)loss >= BP_LOSS_COUNT)
         return bp_fail_at(err, BP_INVALID, of->name, "there is no loss number %d", (int)loss);
     if (of->shape.rank != 1)
         return bp_fail_at(err, BP_INVALID, of->name,
                           "%s needs a vector, but layer '%s' gives %s: put a flatten layer after it",
                           bp_loss_name(loss), of->name, bp_shape_print(&of->shape, text, sizeof text));
-    if (loss == BP_LOSS_CROSS_ENTROPY && of->shape.dim[0] < 2)
+    if (bp_loss_takes_labels(loss) && of->shape.dim[0] < 2)
         return bp_fail_at(err, BP_INVALID, of->name,
-                          "cross_entropy needs one output per class, at least 2, but layer '%s' has 1: use bce for a "
+                          "%s needs one output per class, at least 2, but layer '%s' has 1: use bce for a "
                           "single output, or give the layer more units",
-                          of->name);
-    if (!isfinite(weight) || weight < 0)
+                          bp_loss_name(loss), of->name);
+    if (!isfinite(head->weight) || head->weight < 0)
         return bp_fail_at(err, BP_INVALID, of->name, "the weight of a loss must be finite and at least 0, got %g",
-                          weight);
-    if (graph->nheads >= BP_NODES_MAX)
-        return bp_fail(err, BP_LIMIT, "a network has at most %d outputs", BP_NODES_MAX);
-    bp_status status = grow((void **)&graph->heads, graph->nheads, &graph->heads_capacity, sizeof *graph->heads, err);
+                          head->weight);
+    if (!parameter_fits(loss, head->parameter))
+        return bp_fail_at(err, BP_INVALID, of->name, "%s cannot have the parameter %g", bp_loss_name(loss),
+                          head->parameter);
+    return BP_OK;
+}
+
+bp_status bp_graph_add_output(struct bp_graph *graph, const struct bp_head *head, struct bp_error *err)
+{
+    bp_status status = check_head(graph, head, err);
     if (status != BP_OK)
         return status;
-    graph->heads[graph->nheads++] =
-        (struct bp_head){.node = node, .loss = loss, .outputs = (int)of->shape.dim[0], .weight = weight};
+    if (graph->nheads >= BP_NODES_MAX)
+        return bp_fail(err, BP_LIMIT, "a network has at most %d outputs", BP_NODES_MAX);
+    status = grow((void **)&graph->heads, graph->nheads, &graph->heads_capacity, sizeof *graph->heads, err);
+    if (status != BP_OK)
+        return status;
+    graph->heads[graph->nheads] = *head;
+    graph->heads[graph->nheads++].outputs = (int)graph->nodes[head->node].shape.dim[0];
     return BP_OK;
+}
+
+bp_status bp_graph_add_head(struct bp_graph *graph, int node, enum bp_loss loss, double weight, struct bp_error *err)
+{
+    struct bp_head head = {.node = node,
+                           .loss = loss,
+                           .weight = weight,
+                           .parameter = loss == BP_LOSS_HUBER      ? 1
+                                        : loss == BP_LOSS_QUANTILE ? 0.5
+                                                                   : 0};
+    return bp_graph_add_output(graph, &head, err);
 }
 
 /* --- facts ------------------------------------------------------------------------------------------------------- */
@@ -304,7 +352,17 @@ const char *bp_activation_name(enum bp_activation kind)
 const char *bp_loss_name(enum bp_loss loss)
 {
     static const char *const names[BP_LOSS_COUNT] = {
-        [BP_LOSS_CROSS_ENTROPY] = "cross_entropy", [BP_LOSS_BCE] = "bce", [BP_LOSS_MSE] = "mse"};
+        [BP_LOSS_CROSS_ENTROPY] = "cross_entropy",
+        [BP_LOSS_BCE] = "bce",
+        [BP_LOSS_MSE] = "mse",
+        [BP_LOSS_MAE] = "mae",
+        [BP_LOSS_HUBER] = "huber",
+        [BP_LOSS_HINGE] = "hinge",
+        [BP_LOSS_MULTI_MARGIN] = "multi_margin",
+        [BP_LOSS_POISSON] = "poisson",
+        [BP_LOSS_QUANTILE] = "quantile",
+        [BP_LOSS_KL_DIV] = "kl_div",
+    };
     return NAME_OF(names, loss);
 }
 

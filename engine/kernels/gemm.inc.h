@@ -96,6 +96,8 @@ V16_INLINE void tile(const int rows, const int panels, const struct bp_gemm *g, 
                 y = v16_add(v16_load_n(c, n), y);
             else if (g->bias)
                 y = v16_add(y, bias);
+            else if (g->row_bias)
+                y = v16_add(y, v16_set(g->row_bias[i + r]));
             v16_store_n(c, y, n);
         }
     }

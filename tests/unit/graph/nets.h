@@ -58,6 +58,37 @@ static inline int net_flatten(struct bp_graph *graph, int from)
     return net_add(graph, (struct bp_node){.kind = BP_OP_FLATTEN}, from);
 }
 
+/* What is 0 in a configuration becomes the default: axes 2, groups 1, strides 1, dilation 1. */
+static inline int net_conv(struct bp_graph *graph, int from, struct bp_conv_config c)
+{
+    c.axes = c.axes ? c.axes : 2;
+    c.groups = c.groups ? c.groups : 1;
+    for (int i = 0; i < 2; i++) {
+        c.stride[i] = c.stride[i] ? c.stride[i] : 1;
+        c.dilation[i] = c.dilation[i] ? c.dilation[i] : 1;
+    }
+    return net_add(graph, (struct bp_node){.kind = BP_OP_CONV, .trainable = true, .u.conv = c}, from);
+}
+
+static inline int net_pool(struct bp_graph *graph, int from, struct bp_pool_config c)
+{
+    return net_add(graph, (struct bp_node){.kind = BP_OP_POOL, .u.pool = c}, from);
+}
+
+static inline int net_reshape(struct bp_graph *graph, int from, struct bp_shape shape)
+{
+    return net_add(graph, (struct bp_node){.kind = BP_OP_RESHAPE, .u.reshape = shape}, from);
+}
+
+static inline int net_embedding(struct bp_graph *graph, int from, int64_t input_dim, int64_t output_dim)
+{
+    return net_add(graph,
+                   (struct bp_node){.kind = BP_OP_EMBEDDING,
+                                    .trainable = true,
+                                    .u.embedding = {.input_dim = input_dim, .output_dim = output_dim}},
+                   from);
+}
+
 static inline void net_head(struct bp_graph *graph, int node, enum bp_loss loss, double weight)
 {
     struct bp_error err = {0};
@@ -109,7 +140,7 @@ static inline struct bp_graph *net_random(struct net_dice *dice, int units)
     for (int heads = net_throw(dice, 4); heads > 0; heads--) {
         int node = 1 + net_throw(dice, graph->nnodes - 1);
         enum bp_loss loss = (enum bp_loss)net_throw(dice, BP_LOSS_COUNT);
-        if (loss == BP_LOSS_CROSS_ENTROPY && graph->nodes[node].shape.dim[0] < 2)
+        if (bp_loss_takes_labels(loss) && graph->nodes[node].shape.dim[0] < 2)
             loss = BP_LOSS_BCE;
         net_head(graph, node, loss, 0.25 * (1 + net_throw(dice, 4)));
     }
