@@ -58,6 +58,11 @@ typedef double bp_real;
 #define bp_op_lstm bp_op_lstm_f64
 #define bp_op_gru bp_op_gru_f64
 #define bp_loss_table bp_loss_table_f64
+#define bp_optimizer_name bp_optimizer_name_f64
+#define bp_optimizer_slots bp_optimizer_slots_f64
+#define bp_optimizer_prepare bp_optimizer_prepare_f64
+#define bp_optimizer_step bp_optimizer_step_f64
+#define bp_optimizer_penalty bp_optimizer_penalty_f64
 #else
 typedef float bp_real;
 #endif

@@ -98,7 +98,24 @@ struct bp_update {
     bp_real beta1, beta2, eps;
     bp_real step_size;  /* adam: lr / (1 - beta1^t) */
     bp_real root_scale; /* adam: 1 / sqrt(1 - beta2^t) */
+    bp_real fresh_size; /* nadam: factor of the gradient itself */
+    bp_real initial;    /* adagrad: what the sums start from */
+    bool centered;      /* rmsprop: divides by the deviation instead of the root mean square */
 };
+
+/* One update of n parameters p with gradients g and the optimizer's slots (as many as train/optimizer says), all
+ * starting at 0. With g = grad_scale g + decay p unless said otherwise, m and v as adam's:
+ *   amsgrad   adam with max(v so far) for v                    slots m, v, max
+ *   nadam     p += -(fresh_size g + step_size m) / (sqrt(v) root_scale + eps)
+ *   adamax    u = max(beta2 u, |g| + eps); p -= step_size m / u
+ *   rmsprop   v with beta2; s = g / (sqrt(v) + eps); centered: of v - mean(g)^2; momentum: b = momentum b + s; p -= lr b
+ *             slots v, b where momentum is not 0, mean(g) where centered
+ *   adagrad   s = (first ? initial : s) + g^2; p -= lr g / (sqrt(s) + eps)
+ *   adadelta  v with beta2; d = sqrt(a + eps) / sqrt(v + eps) g; a = beta2 a + (1 - beta2) d^2; p -= lr d
+ *   lion      p = shrink p - lr sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g      (g without decay)
+ *   lamb      g becomes step_size m / (sqrt(v) root_scale + eps) + decay p; p stays: the caller goes on with the norms
+ */
+typedef void bp_update_kernel(size_t n, const struct bp_update *u, bp_real *p, bp_real *g, bp_real *const slot[]);
 
 /* A block as normalization over the batch sees it: `rows` rows of n elements, row r from r * row on. The elements of a
  * row are n channels (columns), coefficients being arrays of n; or, where plane is set, all of one channel, and a
@@ -139,10 +156,10 @@ struct bp_cell {
     size_t row;            /* elements from one row's slot to the next one's; also of before and next */
     bp_real *slot;         /* of row 0 */
     const bp_real *before; /* the slot of the step before (lstm: its c), NULL for zeros */
-    bp_real *hidden;       /* (rows, gates * units): forward W h + b; gru's backward step: the error signals of these */
-    bp_real *next;         /* forward: takes the new state, or NULL */
-    bp_real *y;            /* forward: (rows, units), y_row apart: takes the new state too, or NULL */
-    const bp_real *dy;     /* backward: error signal of y, or NULL */
+    bp_real *hidden;   /* (rows, gates * units): forward W h + b; gru's backward step: the error signals of these */
+    bp_real *next;     /* forward: takes the new state, or NULL */
+    bp_real *y;        /* forward: (rows, units), y_row apart: takes the new state too, or NULL */
+    const bp_real *dy; /* backward: error signal of y, or NULL */
     size_t y_row;
     bp_real *dh, *dc; /* backward: (rows, units): error signals of the new state and (lstm) cell from later steps; dc
                        * becomes the one of the cell before; gru: dh becomes what z passes on to the state before */
@@ -173,9 +190,9 @@ struct bp_kernels {
      *   mse: mean over n of (x - t)^2 */
     void (*cross_entropy)(int rows, int n, const bp_real *x, const int32_t *label, const float *weight, bp_real scale,
                           bp_real *loss, bp_real *dx);
-    void (*bce)(int rows, int n, const bp_real *x, const float *target, const float *weight, bp_real scale,
+    void (*bce)(int rows, int n, const bp_real *x, const bp_real *target, const float *weight, bp_real scale,
                 bp_real *loss, bp_real *dx);
-    void (*mse)(int rows, int n, const bp_real *x, const float *target, const float *weight, bp_real scale,
+    void (*mse)(int rows, int n, const bp_real *x, const bp_real *target, const float *weight, bp_real scale,
                 bp_real *loss, bp_real *dx);
 
     /* More losses of the same form. loss_terms: mean over n of a term, with a parameter a:
@@ -186,13 +203,13 @@ struct bp_kernels {
      * cross_entropy_smooth: -(1 - a) log p[label] - a mean(log p) with p = softmax(x) and the smoothing a
      * multi_margin: sum over j != label of max(0, 1 - x[label] + x[j]), over n
      * kl_div: sum over n of t (log t - log softmax(x)); terms of t = 0 are 0 */
-    void (*loss_terms)(enum bp_loss_term term, int rows, int n, const bp_real *x, const float *target,
+    void (*loss_terms)(enum bp_loss_term term, int rows, int n, const bp_real *x, const bp_real *target,
                        const float *weight, bp_real parameter, bp_real scale, bp_real *loss, bp_real *dx);
     void (*cross_entropy_smooth)(int rows, int n, const bp_real *x, const int32_t *label, const float *weight,
                                  bp_real smoothing, bp_real scale, bp_real *loss, bp_real *dx);
     void (*multi_margin)(int rows, int n, const bp_real *x, const int32_t *label, const float *weight, bp_real scale,
                          bp_real *loss, bp_real *dx);
-    void (*kl_div)(int rows, int n, const bp_real *x, const float *target, const float *weight, bp_real scale,
+    void (*kl_div)(int rows, int n, const bp_real *x, const bp_real *target, const float *weight, bp_real scale,
                    bp_real *loss, bp_real *dx);
 
     /* out[j] = sum over rows of x[r * row + j], or out[j] += that sum where accumulate. */
@@ -205,7 +222,7 @@ struct bp_kernels {
     void (*lstm_gradient)(const struct bp_cell *cell);
     void (*gru)(const struct bp_cell *cell);
     void (*gru_gradient)(const struct bp_cell *cell);
-    double (*sum_squares)(size_t n, const bp_real *x);   /* in double; non-finite when any x is */
+    double (*sum_squares)(size_t n, const bp_real *x); /* in double; non-finite when any x is */
     /* y = x / (1 - rate) where element `first + i` of (seed, stream, step) is kept, else 0; y may be x. With x = dy
      * it is its own backward pass. The element's word is bp_random(seed, stream, step, e / 4)[e % 4]; it is
      * dropped when bp_random_unit(word) < rate. accumulate: y += instead. */
@@ -263,6 +280,9 @@ struct bp_kernels {
      * Values of m and v below the smallest normal number become 0 by an explicit compare. */
     void (*sgd)(size_t n, const struct bp_update *u, bp_real *p, const bp_real *g, bp_real *v);
     void (*adam)(size_t n, const struct bp_update *u, bp_real *p, const bp_real *g, bp_real *m, bp_real *v);
+    bp_update_kernel *amsgrad, *nadam, *adamax, *rmsprop, *adagrad, *adadelta, *lion, *lamb;
+    /* x = factor x, drawn to -limit .. limit; NaN stays. */
+    void (*clip)(size_t n, bp_real factor, bp_real limit, bp_real *x);
 };
 
 /* Elements of the packed form of B (k, n). */

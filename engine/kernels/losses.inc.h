@@ -64,7 +64,7 @@ TERM(quantile) /* too low costs a, too high 1 - a */
 }
 
 #define TERM_LOOP(name)                                                                                              \
-    static void name##_terms(int rows, int n, const bp_real *x, const float *target, const float *weight,            \
+    static void name##_terms(int rows, int n, const bp_real *x, const bp_real *target, const float *weight,          \
                              bp_real parameter, bp_real scale, bp_real *loss, bp_real *dx)                           \
     {                                                                                                                \
         v16 a = v16_set(parameter);                                                                                  \
@@ -73,7 +73,7 @@ TERM(quantile) /* too low costs a, too high 1 - a */
             v16 factor = v16_set((weight ? scale * (bp_real)weight[r] : scale) / (bp_real)n);                        \
             for (int i = 0; i < n; i += LANES) {                                                                     \
                 int count = v16_count((size_t)i, (size_t)n);                                                         \
-                v16 term = name##_term(v16_load_n(x + i, count), v16_load_float_n(target + i, count), a, &slope);    \
+                v16 term = name##_term(v16_load_n(x + i, count), v16_load_n(target + i, count), a, &slope);          \
                 sum = v16_add(sum, v16_select(v16_first(count), term, v16_zero()));                                  \
                 if (dx)                                                                                              \
                     v16_store_n(dx + i, v16_mul(factor, slope), count);                                              \
@@ -91,11 +91,11 @@ TERM_LOOP(hinge)
 TERM_LOOP(poisson)
 TERM_LOOP(quantile)
 
-static void kernel_loss_terms(enum bp_loss_term term, int rows, int n, const bp_real *x, const float *target,
+static void kernel_loss_terms(enum bp_loss_term term, int rows, int n, const bp_real *x, const bp_real *target,
                               const float *weight, bp_real parameter, bp_real scale, bp_real *loss, bp_real *dx)
 {
-    static void (*const terms[])(int, int, const bp_real *, const float *, const float *, bp_real, bp_real, bp_real *,
-                                 bp_real *) = {
+    static void (*const terms[])(int, int, const bp_real *, const bp_real *, const float *, bp_real, bp_real,
+                                 bp_real *, bp_real *) = {
         [BP_TERM_BCE] = bce_terms,     [BP_TERM_MAE] = mae_terms,         [BP_TERM_HUBER] = huber_terms,
         [BP_TERM_HINGE] = hinge_terms, [BP_TERM_POISSON] = poisson_terms, [BP_TERM_QUANTILE] = quantile_terms,
     };
@@ -166,15 +166,15 @@ static void kernel_multi_margin(int rows, int n, const bp_real *x, const int32_t
 
 /* With z = x - max and l the logarithm of sum e^z: loss = sum of t (log t - z + l), where a t of 0 adds nothing;
  * dx = scale weight (softmax sum(t) - t) */
-static void kernel_kl_div(int rows, int n, const bp_real *x, const float *target, const float *weight, bp_real scale,
-                          bp_real *loss, bp_real *dx)
+static void kernel_kl_div(int rows, int n, const bp_real *x, const bp_real *target, const float *weight,
+                          bp_real scale, bp_real *loss, bp_real *dx)
 {
     for (int r = 0; r < rows; r++, x += n, target += n) {
         bp_real max = row_max(n, x), sum = row_exp_sum(n, x, max, dx);
         v16 log_sum = v16_log(v16_set(sum)), m = v16_set(max), total = v16_zero(), mass = v16_zero();
         for (int i = 0; i < n; i += LANES) {
             int count = v16_count((size_t)i, (size_t)n);
-            v16 t = v16_load_float_n(target + i, count);
+            v16 t = v16_load_n(target + i, count);
             v16 log_p = v16_sub(v16_sub(v16_load_n(x + i, count), m), log_sum);
             v16 term = v16_mul(t, v16_sub(v16_log(t), log_p));
             v16m counts = v16_less(v16_zero(), t);
@@ -187,7 +187,7 @@ static void kernel_kl_div(int rows, int n, const bp_real *x, const float *target
         v16 factor = v16_set(weight ? scale * (bp_real)weight[r] : scale), share = v16_set(v16_sum(mass) / sum);
         for (int i = 0; i < n; i += LANES) {
             int count = v16_count((size_t)i, (size_t)n);
-            v16 d = v16_sub(v16_mul(v16_load_n(dx + i, count), share), v16_load_float_n(target + i, count));
+            v16 d = v16_sub(v16_mul(v16_load_n(dx + i, count), share), v16_load_n(target + i, count));
             v16_store_n(dx + i, v16_mul(factor, d), count);
         }
         dx += n;

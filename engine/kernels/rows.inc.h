@@ -99,14 +99,14 @@ static void kernel_cross_entropy(int rows, int n, const bp_real *x, const int32_
 }
 
 /* loss = mean of log(1 + e^x) - x t; dx = scale weight (sigmoid(x) - t) / n */
-static void kernel_bce(int rows, int n, const bp_real *x, const float *target, const float *weight, bp_real scale,
+static void kernel_bce(int rows, int n, const bp_real *x, const bp_real *target, const float *weight, bp_real scale,
                        bp_real *loss, bp_real *dx)
 {
     for (int r = 0; r < rows; r++, x += n, target += n) {
         v16 sum = v16_zero(), factor = v16_set((weight ? scale * (bp_real)weight[r] : scale) / (bp_real)n);
         for (int i = 0; i < n; i += LANES) {
             int count = v16_count((size_t)i, (size_t)n);
-            v16 xi = v16_load_n(x + i, count), t = v16_load_float_n(target + i, count);
+            v16 xi = v16_load_n(x + i, count), t = v16_load_n(target + i, count);
             v16 hinge = v16_sub(v16_max(v16_zero(), xi), v16_mul(xi, t)); /* 0 for a sure and right answer */
             v16 term = v16_add(hinge, v16_log1p_unit(v16_exp(v16_neg(v16_abs(xi)))));
             sum = v16_add(sum, v16_select(v16_first(count), term, v16_zero()));
@@ -120,14 +120,14 @@ static void kernel_bce(int rows, int n, const bp_real *x, const float *target, c
 }
 
 /* loss = mean of (x - t)^2; dx = scale weight 2 (x - t) / n */
-static void kernel_mse(int rows, int n, const bp_real *x, const float *target, const float *weight, bp_real scale,
+static void kernel_mse(int rows, int n, const bp_real *x, const bp_real *target, const float *weight, bp_real scale,
                        bp_real *loss, bp_real *dx)
 {
     for (int r = 0; r < rows; r++, x += n, target += n) {
         v16 sum = v16_zero(), factor = v16_set(2 * (weight ? scale * (bp_real)weight[r] : scale) / (bp_real)n);
         for (int i = 0; i < n; i += LANES) {
             int count = v16_count((size_t)i, (size_t)n);
-            v16 d = v16_sub(v16_load_n(x + i, count), v16_load_float_n(target + i, count));
+            v16 d = v16_sub(v16_load_n(x + i, count), v16_load_n(target + i, count));
             sum = v16_fma(d, d, sum);
             if (dx)
                 v16_store_n(dx + i, v16_mul(factor, d), count);

@@ -142,6 +142,30 @@ V16_INLINE v16i v16i_sub(v16i a, v16i b)
 #define v16i_left(a, n) _mm512_slli_epi32(a, n)
 #define v16i_right(a, n) _mm512_srai_epi32(a, n)
 
+V16_INLINE v16 v16_even(v16 a, v16 b) /* a0 a2 … a14 b0 b2 … b14 */
+{
+    const v16i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(a, lanes, b);
+}
+
+V16_INLINE v16 v16_odd(v16 a, v16 b)
+{
+    const v16i lanes = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(a, lanes, b);
+}
+
+V16_INLINE v16 v16_zip_low(v16 a, v16 b) /* a0 b0 a1 b1 … a7 b7 */
+{
+    const v16i lanes = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return _mm512_permutex2var_ps(a, lanes, b);
+}
+
+V16_INLINE v16 v16_zip_high(v16 a, v16 b)
+{
+    const v16i lanes = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return _mm512_permutex2var_ps(a, lanes, b);
+}
+
 /* Row i of a becomes column i: pairs, fours, then the four quarters of the registers. */
 V16_INLINE void v16_transpose(v16 a[LANES])
 {
@@ -336,6 +360,38 @@ V16_INLINE v16i v16i_sub(v16i a, v16i b)
 
 #define v16i_left(a, n) ((v16i){_mm256_slli_epi32((a).low, n), _mm256_slli_epi32((a).high, n)})
 #define v16i_right(a, n) ((v16i){_mm256_srai_epi32((a).low, n), _mm256_srai_epi32((a).high, n)})
+
+V16_INLINE __m256 v16_evens8(__m256 a, __m256 b, const int odd)
+{
+    __m256 x = odd ? _mm256_shuffle_ps(a, b, 0xdd) : _mm256_shuffle_ps(a, b, 0x88);
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8));
+}
+
+V16_INLINE v16 v16_even(v16 a, v16 b) /* a0 a2 … a14 b0 b2 … b14 */
+{
+    return (v16){v16_evens8(a.low, a.high, 0), v16_evens8(b.low, b.high, 0)};
+}
+
+V16_INLINE v16 v16_odd(v16 a, v16 b)
+{
+    return (v16){v16_evens8(a.low, a.high, 1), v16_evens8(b.low, b.high, 1)};
+}
+
+V16_INLINE v16 v16_zip8(__m256 a, __m256 b)
+{
+    __m256 x = _mm256_unpacklo_ps(a, b), y = _mm256_unpackhi_ps(a, b);
+    return (v16){_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31)};
+}
+
+V16_INLINE v16 v16_zip_low(v16 a, v16 b) /* a0 b0 a1 b1 … a7 b7 */
+{
+    return v16_zip8(a.low, b.low);
+}
+
+V16_INLINE v16 v16_zip_high(v16 a, v16 b)
+{
+    return v16_zip8(a.high, b.high);
+}
 
 V16_INLINE void v16_transpose8(__m256 a[8])
 {
@@ -580,6 +636,26 @@ V16_INLINE v16i v16i_right(v16i a, int n) /* keeps the sign */
 }
 #endif
 
+V16_INLINE v16 v16_even(v16 a, v16 b) /* a0 a2 … a14 b0 b2 … b14 */
+{
+    V16_EACH(v16, i < LANES / 2 ? a.lane[2 * i] : b.lane[2 * i - LANES]);
+}
+
+V16_INLINE v16 v16_odd(v16 a, v16 b)
+{
+    V16_EACH(v16, i < LANES / 2 ? a.lane[2 * i + 1] : b.lane[2 * i + 1 - LANES]);
+}
+
+V16_INLINE v16 v16_zip_low(v16 a, v16 b) /* a0 b0 a1 b1 … a7 b7 */
+{
+    V16_EACH(v16, i % 2 ? b.lane[i / 2] : a.lane[i / 2]);
+}
+
+V16_INLINE v16 v16_zip_high(v16 a, v16 b)
+{
+    V16_EACH(v16, i % 2 ? b.lane[LANES / 2 + i / 2] : a.lane[LANES / 2 + i / 2]);
+}
+
 V16_INLINE void v16_transpose(v16 a[LANES]) /* row i becomes column i */
 {
     for (int i = 0; i < LANES; i++)
@@ -634,16 +710,6 @@ V16_INLINE void v16_store_n(bp_real *p, v16 a, int n)
         v16_store(p, a);
     else
         v16_store_some(p, a, n);
-}
-
-/* The same from floats: targets and weights are float in both builds. */
-V16_INLINE v16 v16_load_float_n(const float *p, int n)
-{
-#ifdef BP_DOUBLE
-    V16_EACH(v16, i < n ? (double)p[i] : 0);
-#else
-    return v16_load_n(p, n);
-#endif
 }
 
 V16_INLINE v16 v16_zero(void)

@@ -113,7 +113,7 @@ struct bp_loss_call {
     int rows, n;
     const bp_real *x;     /* (rows, n) predictions */
     const int32_t *label; /* (rows) */
-    const float *value;   /* (rows, n) */
+    const bp_real *value; /* (rows, n) */
     const float *weight;  /* (rows) */
     bp_real scale;
     bp_real parameter; /* of the head; huber's delta in the unit of x */

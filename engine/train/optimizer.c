@@ -105,12 +105,12 @@ struct prepare {
 };
 
 /* Of l1 |p| + l2 p^2: sign(p) l1 + 2 l2 p. */
-static void add_penalty_gradients(const struct bp_tensor *like, size_t n, const float *p, float *g)
+static void add_penalty_gradients(const struct bp_tensor *like, size_t n, const bp_real *p, bp_real *g)
 {
-    float l1 = (float)like->l1, twice_l2 = (float)(2.0 * like->l2);
+    bp_real l1 = (bp_real)like->l1, twice_l2 = (bp_real)(2.0 * like->l2);
 
     for (size_t i = 0; i < n; i++) {
-        float sign = (float)((p[i] > 0.0f) - (p[i] < 0.0f));
+        bp_real sign = (bp_real)((p[i] > 0.0f) - (p[i] < 0.0f));
         g[i] = g[i] + (twice_l2 * p[i] + l1 * sign);
     }
 }
@@ -170,7 +170,7 @@ static void step_chunk(void *arg, int task, int thread)
     while (next_run(model->graph, end, &tensor, &run)) {
         const struct bp_update *u = &w->update[run.like->decay];
         size_t n = run.end - run.first, at = run.first;
-        float *p = model->params + at, *g = model->grads + at;
+        bp_real *p = model->params + at, *g = model->grads + at;
 
         if (w->optimizer->kind == BP_SGD) {
             kernels->sgd(n, u, p, g, model->nslots > 0 ? model->slots[0] + at : NULL);
@@ -184,31 +184,31 @@ void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *mo
                        double grad_scale, uint64_t step)
 {
     struct step w = {.optimizer = optimizer, .model = model, .chunk = chunk_size(model->nparams)};
-    /* The moments decay by the betas as the kernels see them, in float: so must their corrections. */
-    double correction1 = 1.0 - bp_powi((double)(float)optimizer->beta1, step);
-    double correction2 = 1.0 - bp_powi((double)(float)optimizer->beta2, step);
+    /* The moments decay by the betas as the kernels see them, in bp_real: so must their corrections. */
+    double correction1 = 1.0 - bp_powi((double)(bp_real)optimizer->beta1, step);
+    double correction2 = 1.0 - bp_powi((double)(bp_real)optimizer->beta2, step);
     struct bp_update update = {
-        .lr = (float)lr,
-        .grad_scale = (float)grad_scale,
+        .lr = (bp_real)lr,
+        .grad_scale = (bp_real)grad_scale,
         .shrink = 1.0f,
-        .momentum = (float)optimizer->momentum,
-        .dampening = (float)optimizer->dampening,
+        .momentum = (bp_real)optimizer->momentum,
+        .dampening = (bp_real)optimizer->dampening,
         .nesterov = optimizer->nesterov,
         .first = step == 1,
-        .beta1 = (float)optimizer->beta1,
-        .beta2 = (float)optimizer->beta2,
-        .eps = (float)optimizer->eps,
+        .beta1 = (bp_real)optimizer->beta1,
+        .beta2 = (bp_real)optimizer->beta2,
+        .eps = (bp_real)optimizer->eps,
     };
 
     if (optimizer->kind != BP_SGD) {
-        update.step_size = (float)(lr / correction1);
-        update.root_scale = (float)(1.0 / sqrt(correction2));
+        update.step_size = (bp_real)(lr / correction1);
+        update.root_scale = (bp_real)(1.0 / sqrt(correction2));
     }
     w.update[0] = w.update[1] = update;
     if (optimizer->kind == BP_ADAMW) {
-        w.update[1].shrink = (float)(1.0 - lr * optimizer->weight_decay);
+        w.update[1].shrink = (bp_real)(1.0 - lr * optimizer->weight_decay);
     } else {
-        w.update[1].decay = (float)optimizer->weight_decay;
+        w.update[1].decay = (bp_real)optimizer->weight_decay;
     }
     bp_team_for(team, chunk_count(model->nparams), step_chunk, &w);
 }
@@ -219,7 +219,7 @@ double bp_optimizer_penalty(const struct bp_model *model)
 
     for (int t = 0; t < model->graph->ntensors; t++) {
         const struct bp_tensor *tensor = &model->graph->tensors[t];
-        const float *p = model->params + tensor->offset;
+        const bp_real *p = model->params + tensor->offset;
 
         if (tensor->statistic || (tensor->l1 == 0.0 && tensor->l2 == 0.0)) {
             continue;

@@ -87,7 +87,8 @@ static void test_softmax(void **state)
 static double loss_of(int which, double *slope)
 {
     static const int32_t label = 5;
-    static const float weight = 1.5f, target[N] = {0, 1, 0.5f, 1, 0, 0.25f};
+    static const float weight = 1.5f;
+    static const double target[N] = {0, 1, 0.5, 1, 0, 0.25};
     double loss;
     const struct bp_kernels *k = bp_kernels_current();
     if (which == 0)
