@@ -59,6 +59,12 @@ static void pack_patches(const struct bp_patches *p, int q0, int nq, int j, int 
     if (p->across == 1 && n == 1) {
         for (int q = 0; q < nq; q++, dst += LANES, next_tap(p, &tap))
             v16_store(dst, v16_load(tap.at + runs[0].start));
+    } else if (p->across == 1 && n == 2) {
+        for (int q = 0; q < nq; q++, dst += LANES, next_tap(p, &tap)) {
+            v16 a = v16_load(tap.at + runs[0].start), b = v16_load(tap.at + runs[1].start);
+            v16_store(dst, a);
+            v16_store(dst + runs[1].lane, b);
+        }
     } else if (p->across == 1) {
         for (int q = 0; q < nq; q++, dst += LANES, next_tap(p, &tap))
             for (int r = 0; r < n; r++)

@@ -1,29 +1,62 @@
-/* pool.inc.h: pooling windows over planes, plain loops that the compiler makes vectors of; included by each
- * kernels_*.c.
+/* pool.inc.h: pooling windows over planes, written once on v16; included by each kernels_*.c.
  *
- * A window's taps are the outer loops and the positions of a row the inner one, so that the inner loop has neither
- * bounds nor branches; each tap has the range of positions where it is inside the plane. The order of all sums is the
- * order of these loops: positions by row, then taps by row.
+ * Lanes are positions of a row of the result. Sixteen of them keep their best or their sum in registers while all
+ * taps of the window pass; values two apart are loaded as two vectors of which every other lane is taken. A tap that is
+ * outside the plane for some of the positions is left out of those lanes. The order of all sums: positions by row,
+ * then taps by row.
  */
 
-/* Whether no tap is ever left or right of the plane: then all ranges are whole, and need no divisions. */
+/* The positions of a row from `first` on, and of these the lanes lo <= l < hi for which tap k of a row is inside. */
+static void inside_lanes(const struct bp_window *w, int first, int lanes, int k, int *ret_lo, int *ret_hi)
+{
+    int start = first * w->sw - w->left + k, room = w->iw - start;
+    int lo = start < 0 ? (-start + w->sw - 1) / w->sw : 0, hi = room > 0 ? (room - 1) / w->sw + 1 : 0;
+    *ret_hi = hi < lanes ? hi : lanes;
+    *ret_lo = lo < *ret_hi ? lo : *ret_hi;
+}
+
+/* Whether no tap is ever left or right of the plane: the usual case, and no divisions. */
 static bool all_inside(const struct bp_window *w)
 {
     return w->left == 0 && (w->ow - 1) * w->sw + w->kw <= w->iw;
 }
 
-/* Positions lo <= i < hi for which tap k of a row is inside the plane: 0 <= i * sw - left + k < iw. */
-static void tap_range(const struct bp_window *w, bool inside, int k, int *ret_lo, int *ret_hi)
+/* n values `step` apart. */
+V16_INLINE v16 load_step(const bp_real *p, const int step, int n)
 {
-    int stride = w->sw, before = w->left, n = w->iw, positions = w->ow;
-    *ret_lo = 0;
-    *ret_hi = positions;
-    if (inside)
+    bp_real lane[LANES] = {0};
+    if (step == 1)
+        return v16_load_n(p, n);
+    if (step == 2) { /* 2 n - 1 elements */
+        v16 a = v16_load_n(p, n > LANES / 2 ? LANES : 2 * n - 1);
+        return v16_even(a, n > LANES / 2 ? v16_load_some(p + LANES, 2 * n - 1 - LANES) : v16_zero());
+    }
+    for (int l = 0; l < n; l++)
+        lane[l] = p[(ptrdiff_t)l * step];
+    return v16_load(lane);
+}
+
+/* Adds to n values `step` apart. */
+V16_INLINE void add_step(bp_real *p, const int step, v16 v, int n)
+{
+    bp_real lane[LANES];
+    if (step == 1) {
+        v16_store_n(p, v16_add(v16_load_n(p, n), v), n);
         return;
-    int lo = before > k ? (before - k + stride - 1) / stride : 0;
-    int hi = n + before - k > 0 ? (n + before - k - 1) / stride + 1 : 0;
-    *ret_hi = hi < positions ? hi : positions;
-    *ret_lo = lo < *ret_hi ? lo : *ret_hi;
+    }
+    v16_store(lane, v);
+    for (int l = 0; l < n; l++)
+        p[(ptrdiff_t)l * step] += lane[l];
+}
+
+/* 2 n values: sets them to a0 b0 a1 b1 …, or adds these. */
+V16_INLINE void give_pairs(bp_real *p, v16 a, v16 b, int n, bool add)
+{
+    int low = n > LANES / 2 ? LANES : 2 * n, high = 2 * n - low;
+    v16 x = v16_zip_low(a, b), y = v16_zip_high(a, b);
+    v16_store_n(p, add ? v16_add(v16_load_n(p, low), x) : x, low);
+    if (high > 0)
+        v16_store_n(p + LANES, add ? v16_add(v16_load_n(p + LANES, high), y) : y, high);
 }
 
 /* The first tap that is inside for position i. */
@@ -33,107 +66,128 @@ static int first_inside(int i, int stride, int before)
     return start < 0 ? -start : 0;
 }
 
-/* What a tap does with the positions of a row: values `step` apart, results adjacent. The usual steps are constants
- * for the compiler. */
-#define BY_STEP(step, call)                                                                                          \
-    do {                                                                                                             \
-        if ((step) == 1)                                                                                             \
-            call(1);                                                                                                 \
-        else if ((step) == 2)                                                                                        \
-            call(2);                                                                                                 \
-        else                                                                                                         \
-            call(step);                                                                                              \
-    } while (0)
+/* Rows of a window at row oy of the result that are inside: first <= ky < end, and where row 0 and position `ox` are. */
+struct window_rows {
+    int first, end;
+    ptrdiff_t start;
+};
 
-V16_INLINE void larger_of(int n, const bp_real *restrict v, const int step, bp_real tap, bp_real *restrict y,
-                          bp_real *restrict index)
+static struct window_rows rows_at(const struct bp_window *w, int oy, int ox)
 {
-    for (int i = 0; i < n; i++) {
-        bp_real x = v[(ptrdiff_t)i * step], best = y[i];
-        bool larger = (x > best) | ((x != x) & (best == best));
-        y[i] = larger ? x : best;
-        index[i] = larger ? tap : index[i];
-    }
+    int top = oy * w->sh - w->top, room = w->ih - top;
+    return (struct window_rows){.first = first_inside(oy, w->sh, w->top),
+                                .end = room < w->kh ? room : w->kh,
+                                .start = (ptrdiff_t)top * w->iw + (ptrdiff_t)ox * w->sw - w->left};
 }
+
+/* Lane l of v where lo <= l < hi, else of `other`. */
+V16_INLINE v16 only_lanes(v16 v, v16 other, int lo, int hi)
+{
+    return v16_select(v16_first(lo), other, v16_select(v16_first(hi), v, other));
+}
+
+/* A tap's values of n positions; `other` in lanes where the tap is outside. */
+V16_INLINE v16 tap_values(const struct bp_window *w, bool inside, const bp_real *from, const int step, int ox, int n,
+                          int kx, v16 other)
+{
+    int lo, hi;
+    if (inside)
+        return load_step(from + kx, step, n);
+    inside_lanes(w, ox, n, kx, &lo, &hi);
+    if (lo == hi)
+        return other;
+    bp_real lane[LANES];
+    v16_store(lane, other);
+    for (int l = lo; l < hi; l++)
+        lane[l] = from[kx + (ptrdiff_t)l * step];
+    return v16_load(lane);
+}
+
+/* --- max ---------------------------------------------------------------------------------------------------------- */
 
 /* NaN wins, and the first of several NaN or equal values. */
-static void take_larger(int n, const bp_real *v, int step, bp_real tap, bp_real *y, bp_real *index)
+V16_INLINE void take_larger(v16 x, bp_real tap, v16 *best, v16 *index)
 {
-#define CALL(s) larger_of(n, v, s, tap, y, index)
-    BY_STEP(step, CALL);
-#undef CALL
+    v16m keep = v16_at_most(x, *best), number = v16_at_most(*best, *best);
+    v16 taken = v16_select(keep, *best, x), at = v16_select(keep, *index, v16_set(tap));
+    *best = v16_select(number, taken, *best);
+    *index = v16_select(number, at, *index);
 }
 
-V16_INLINE void sum_of(int n, const bp_real *restrict v, const int step, bp_real *restrict y)
+V16_INLINE void max_row(const struct bp_window *w, bool inside, const int step, int oy, const bp_real *x, bp_real *y,
+                        bp_real *index)
 {
-    for (int i = 0; i < n; i++)
-        y[i] += v[(ptrdiff_t)i * step];
-}
-
-static void take_sum(int n, const bp_real *v, int step, bp_real *y)
-{
-#define CALL(s) sum_of(n, v, s, y)
-    BY_STEP(step, CALL);
-#undef CALL
-}
-
-V16_INLINE void chosen_of(int n, const bp_real *restrict dy, const bp_real *restrict index, bp_real tap,
-                          const int step, bp_real *restrict dx)
-{
-    for (int i = 0; i < n; i++)
-        dx[(ptrdiff_t)i * step] += index[i] == tap ? dy[i] : 0;
-}
-
-static void give_chosen(int n, const bp_real *dy, const bp_real *index, bp_real tap, int step, bp_real *dx)
-{
-#define CALL(s) chosen_of(n, dy, index, tap, s, dx)
-    BY_STEP(step, CALL);
-#undef CALL
-}
-
-/* Two taps side by side of windows two apart: adjacent stores. */
-static void give_chosen_pair(int n, const bp_real *restrict dy, const bp_real *restrict index, bp_real tap,
-                             bp_real *restrict dx)
-{
-    for (int i = 0; i < n; i++) {
-        bp_real left = index[i] == tap ? dy[i] : 0, right = index[i] == tap + 1 ? dy[i] : 0;
-        dx[2 * i] += left;
-        dx[2 * i + 1] += right;
+    const v16 lowest = v16_set(-(bp_real)INFINITY);
+    for (int ox = 0; ox < w->ow; ox += LANES) {
+        int n = v16_count((size_t)ox, (size_t)w->ow);
+        struct window_rows rows = rows_at(w, oy, ox);
+        bp_real first[LANES]; /* of each position's taps: the one that stays where all are -inf */
+        for (int l = 0; l < LANES; l++)
+            first[l] = (bp_real)(rows.first * w->kw + (inside ? 0 : first_inside(ox + l, w->sw, w->left)));
+        v16 best = lowest, at = v16_load(first);
+        for (int ky = rows.first; ky < rows.end; ky++)
+            for (int kx = 0; kx < w->kw; kx++)
+                take_larger(tap_values(w, inside, x + rows.start + (ptrdiff_t)ky * w->iw, step, ox, n, kx, lowest),
+                            (bp_real)(ky * w->kw + kx), &best, &at);
+        v16_store_n(y + ox, best, n);
+        v16_store_n(index + ox, at, n);
     }
-}
-
-V16_INLINE void share_of(int n, const bp_real *restrict dy, bp_real count, const int step, bp_real *restrict dx)
-{
-    for (int i = 0; i < n; i++)
-        dx[(ptrdiff_t)i * step] += dy[i] / count;
-}
-
-static void give_share(int n, const bp_real *dy, bp_real count, int step, bp_real *dx)
-{
-#define CALL(s) share_of(n, dy, count, s, dx)
-    BY_STEP(step, CALL);
-#undef CALL
 }
 
 static void kernel_max_pool(const struct bp_window *w, int planes, const bp_real *x, bp_real *y, bp_real *index)
 {
     bool inside = all_inside(w);
-    int lo, hi;
     for (int p = 0; p < planes; p++, x += (size_t)w->ih * (size_t)w->iw)
-        for (int oy = 0; oy < w->oh; oy++, y += w->ow, index += w->ow) {
-            int top = first_inside(oy, w->sh, w->top);
-            for (int ox = 0; ox < w->ow; ox++) {
-                y[ox] = -(bp_real)INFINITY;
-                index[ox] = (bp_real)(top * w->kw + first_inside(ox, w->sw, w->left));
-            }
-            for (int ky = top; ky < w->kh && oy * w->sh - w->top + ky < w->ih; ky++)
-                for (int kx = 0; kx < w->kw; kx++) {
-                    tap_range(w, inside, kx, &lo, &hi);
-                    const bp_real *from =
-                        x + (ptrdiff_t)(oy * w->sh - w->top + ky) * w->iw + lo * w->sw - w->left + kx;
-                    take_larger(hi - lo, from, w->sw, (bp_real)(ky * w->kw + kx), y + lo, index + lo);
-                }
+        for (int oy = 0; oy < w->oh; oy++, y += w->ow, index += w->ow)
+            if (w->sw == 1)
+                max_row(w, inside, 1, oy, x, y, index);
+            else if (w->sw == 2)
+                max_row(w, inside, 2, oy, x, y, index);
+            else
+                max_row(w, inside, w->sw, oy, x, y, index);
+}
+
+/* dy in the lanes whose index is the tap. */
+V16_INLINE v16 chosen(v16 dy, v16 index, int tap)
+{
+    const bp_real half = (bp_real)0.5;
+    v16 zero = v16_zero(), low = v16_set((bp_real)tap - half), high = v16_set((bp_real)tap + half);
+    return v16_select(v16_less(low, index), v16_select(v16_less(index, high), dy, zero), zero);
+}
+
+/* Adds v to a tap of n positions, those for which it is inside. */
+V16_INLINE void give_tap(const struct bp_window *w, bool inside, bp_real *to, const int step, int ox, int n, int kx,
+                         v16 v)
+{
+    int lo, hi;
+    bp_real lane[LANES];
+    if (inside) {
+        add_step(to + kx, step, v, n);
+        return;
+    }
+    inside_lanes(w, ox, n, kx, &lo, &hi);
+    v16_store(lane, v);
+    for (int l = lo; l < hi; l++)
+        to[kx + (ptrdiff_t)l * step] += lane[l];
+}
+
+/* set: no two windows meet, and nothing was there. */
+V16_INLINE void max_row_gradient(const struct bp_window *w, bool inside, const int step, int oy, const bp_real *index,
+                                 const bp_real *dy, bp_real *dx, bool set)
+{
+    for (int ox = 0; ox < w->ow; ox += LANES) {
+        int n = v16_count((size_t)ox, (size_t)w->ow);
+        struct window_rows rows = rows_at(w, oy, ox);
+        v16 d = v16_load_n(dy + ox, n), at = v16_load_n(index + ox, n);
+        for (int ky = rows.first; ky < rows.end; ky++) {
+            bp_real *to = dx + rows.start + (ptrdiff_t)ky * w->iw;
+            int tap = ky * w->kw, kx = 0;
+            for (; step == 2 && inside && kx + 1 < w->kw && (ox + n - 1) * 2 + kx + 1 < w->iw; kx += 2)
+                give_pairs(to + kx, chosen(d, at, tap + kx), chosen(d, at, tap + kx + 1), n, !set);
+            for (; kx < w->kw; kx++)
+                give_tap(w, inside, to, step, ox, n, kx, chosen(d, at, tap + kx));
         }
+    }
 }
 
 static void clear_planes(const struct bp_window *w, int planes, bp_real *dx)
@@ -144,62 +198,66 @@ static void clear_planes(const struct bp_window *w, int planes, bp_real *dx)
 static void kernel_max_pool_gradient(const struct bp_window *w, int planes, const bp_real *index, const bp_real *dy,
                                      bp_real *dx, bool accumulate)
 {
-    bool inside = all_inside(w);
-    int lo, hi, lo2, hi2;
-    if (!accumulate)
+    /* Windows of two columns side by side that cover all of the plane: every element is written once. */
+    bool inside = all_inside(w), tiles = w->kw == 2 && w->sw == 2 && w->kh == w->sh && w->top == 0 && inside &&
+                                         w->ow * w->sw == w->iw && w->oh * w->sh == w->ih;
+    if (!accumulate && !tiles)
         clear_planes(w, planes, dx);
     for (int p = 0; p < planes; p++, dx += (size_t)w->ih * (size_t)w->iw)
         for (int oy = 0; oy < w->oh; oy++, dy += w->ow, index += w->ow)
-            for (int ky = first_inside(oy, w->sh, w->top); ky < w->kh && oy * w->sh - w->top + ky < w->ih; ky++)
-                for (int kx = 0; kx < w->kw; kx++) {
-                    tap_range(w, inside, kx, &lo, &hi);
-                    tap_range(w, inside, kx + 1, &lo2, &hi2);
-                    bp_real *to = dx + (ptrdiff_t)(oy * w->sh - w->top + ky) * w->iw + lo * w->sw - w->left + kx;
-                    bp_real tap = (bp_real)(ky * w->kw + kx);
-                    bool pair = w->sw == 2 && kx + 1 < w->kw && lo == lo2 && hi == hi2;
-                    if (pair)
-                        give_chosen_pair(hi - lo, dy + lo, index + lo, tap, to);
-                    else
-                        give_chosen(hi - lo, dy + lo, index + lo, tap, w->sw, to);
-                    kx += pair;
-                }
+            if (w->sw == 1)
+                max_row_gradient(w, inside, 1, oy, index, dy, dx, false);
+            else if (w->sw == 2)
+                max_row_gradient(w, inside, 2, oy, index, dy, dx, tiles && !accumulate);
+            else
+                max_row_gradient(w, inside, w->sw, oy, index, dy, dx, false);
+}
+
+/* --- average ------------------------------------------------------------------------------------------------------ */
+
+V16_INLINE void avg_row(const struct bp_window *w, bool inside, const int step, int oy, const bp_real *x, bp_real *y)
+{
+    v16 count = v16_set((bp_real)(w->kh * w->kw)), zero = v16_zero();
+    for (int ox = 0; ox < w->ow; ox += LANES) {
+        int n = v16_count((size_t)ox, (size_t)w->ow);
+        struct window_rows rows = rows_at(w, oy, ox);
+        v16 sum = zero;
+        for (int ky = rows.first; ky < rows.end; ky++)
+            for (int kx = 0; kx < w->kw; kx++)
+                sum = v16_add(sum,
+                              tap_values(w, inside, x + rows.start + (ptrdiff_t)ky * w->iw, step, ox, n, kx, zero));
+        v16_store_n(y + ox, v16_div(sum, count), n);
+    }
 }
 
 static void kernel_avg_pool(const struct bp_window *w, int planes, const bp_real *x, bp_real *y)
 {
-    bp_real count = (bp_real)(w->kh * w->kw);
     bool inside = all_inside(w);
-    int lo, hi;
     for (int p = 0; p < planes; p++, x += (size_t)w->ih * (size_t)w->iw)
-        for (int oy = 0; oy < w->oh; oy++, y += w->ow) {
-            for (int ox = 0; ox < w->ow; ox++)
-                y[ox] = 0;
-            for (int ky = first_inside(oy, w->sh, w->top); ky < w->kh && oy * w->sh - w->top + ky < w->ih; ky++)
-                for (int kx = 0; kx < w->kw; kx++) {
-                    tap_range(w, inside, kx, &lo, &hi);
-                    const bp_real *from =
-                        x + (ptrdiff_t)(oy * w->sh - w->top + ky) * w->iw + lo * w->sw - w->left + kx;
-                    take_sum(hi - lo, from, w->sw, y + lo);
-                }
-            for (int ox = 0; ox < w->ow; ox++)
-                y[ox] /= count;
-        }
+        for (int oy = 0; oy < w->oh; oy++, y += w->ow)
+            if (w->sw == 1)
+                avg_row(w, inside, 1, oy, x, y);
+            else if (w->sw == 2)
+                avg_row(w, inside, 2, oy, x, y);
+            else
+                avg_row(w, inside, w->sw, oy, x, y);
 }
 
 static void kernel_avg_pool_gradient(const struct bp_window *w, int planes, const bp_real *dy, bp_real *dx,
                                      bool accumulate)
 {
-    bp_real count = (bp_real)(w->kh * w->kw);
     bool inside = all_inside(w);
-    int lo, hi;
+    v16 count = v16_set((bp_real)(w->kh * w->kw));
     if (!accumulate)
         clear_planes(w, planes, dx);
     for (int p = 0; p < planes; p++, dx += (size_t)w->ih * (size_t)w->iw)
         for (int oy = 0; oy < w->oh; oy++, dy += w->ow)
-            for (int ky = first_inside(oy, w->sh, w->top); ky < w->kh && oy * w->sh - w->top + ky < w->ih; ky++)
-                for (int kx = 0; kx < w->kw; kx++) {
-                    tap_range(w, inside, kx, &lo, &hi);
-                    bp_real *to = dx + (ptrdiff_t)(oy * w->sh - w->top + ky) * w->iw + lo * w->sw - w->left + kx;
-                    give_share(hi - lo, dy + lo, count, w->sw, to);
-                }
+            for (int ox = 0; ox < w->ow; ox += LANES) {
+                int n = v16_count((size_t)ox, (size_t)w->ow);
+                struct window_rows rows = rows_at(w, oy, ox);
+                v16 share = v16_div(v16_load_n(dy + ox, n), count);
+                for (int ky = rows.first; ky < rows.end; ky++)
+                    for (int kx = 0; kx < w->kw; kx++)
+                        give_tap(w, inside, dx + rows.start + (ptrdiff_t)ky * w->iw, w->sw, ox, n, kx, share);
+            }
 }

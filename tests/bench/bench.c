@@ -78,12 +78,41 @@ static bool add_activation(struct bp_graph *g, int *top, const char *name, int n
     return false;
 }
 
+/* ["conv2d", filters, kernel, activation], with padding "same". */
+static bool add_conv(struct bp_graph *g, int *top, const json_t *layer, int number)
+{
+    struct bp_initializer torch = {.kind = BP_INIT_KAIMING_UNIFORM};
+    int64_t kernel = json_integer_value(json_array_get(layer, 2));
+    struct bp_node conv = {.kind = BP_OP_CONV,
+                           .u.conv = {.axes = 2,
+                                      .filters = json_integer_value(json_array_get(layer, 1)),
+                                      .groups = 1,
+                                      .kernel = {kernel, kernel},
+                                      .stride = {1, 1},
+                                      .dilation = {1, 1},
+                                      .same = true,
+                                      .use_bias = true,
+                                      .kernel_init = torch,
+                                      .bias_init = torch}};
+    *top = add(g, &conv, *top, number);
+    const char *activation = json_string_value(json_array_get(layer, 3));
+    return !activation || add_activation(g, top, activation, number);
+}
+
 /* One layer of the list; false when this build has no such layer. */
 static bool add_layer(struct bp_graph *g, int *top, const json_t *layer, int number)
 {
     const char *kind = json_string_value(json_array_get(layer, 0));
     if (!strcmp(kind, "relu"))
         return add_activation(g, top, kind, number);
+    if (!strcmp(kind, "conv2d"))
+        return add_conv(g, top, layer, number);
+    if (!strcmp(kind, "maxpool2d")) {
+        int64_t size = json_integer_value(json_array_get(layer, 1));
+        struct bp_node pool = {.kind = BP_OP_POOL, .u.pool = {.size = {size, size}, .stride = {size, size}}};
+        *top = add(g, &pool, *top, number);
+        return true;
+    }
     if (strcmp(kind, "dense"))
         return false;
     if (g->nodes[*top].shape.rank > 1) {
@@ -112,11 +141,12 @@ static bool make_graph(struct bench *b, const json_t *w)
     int top = 0;
     size_t i;
     json_t *layer;
-    json_array_foreach(json_object_get(w, "layers"), i, layer) if (!add_layer(b->graph, &top, layer, (int)i))
-    {
-        fprintf(stderr, "%s: skipped, this build has no %s\n", b->name, json_string_value(json_array_get(layer, 0)));
-        return false;
-    }
+    json_array_foreach(json_object_get(w, "layers"), i, layer)
+        if (!add_layer(b->graph, &top, layer, (int)i)) {
+            fprintf(stderr, "%s: skipped, this build has no %s\n", b->name,
+                    json_string_value(json_array_get(layer, 0)));
+            return false;
+        }
     bool mse = !strcmp(json_string_value(json_object_get(w, "loss")), "mse");
     if (bp_graph_add_head(b->graph, top, mse ? BP_LOSS_MSE : BP_LOSS_CROSS_ENTROPY, 1, &err))
         die("no head", &err);
@@ -291,8 +321,9 @@ int main(int argc, char **argv)
         die("cannot read the workloads (--workloads FILE)", NULL);
     size_t i;
     json_t *w;
-    json_array_foreach(all, i, w) if (!a.only[0] || !strcmp(a.only, json_string_value(json_object_get(w, "name"))))
-        run(w, &a);
+    json_array_foreach(all, i, w)
+        if (!a.only[0] || !strcmp(a.only, json_string_value(json_object_get(w, "name"))))
+            run(w, &a);
     json_decref(all);
     return 0;
 }
