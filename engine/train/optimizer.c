@@ -18,7 +18,10 @@
 #define TASKS_MAX 256    /* tasks of a stage; larger models have larger chunks */
 #define CHUNK_ALIGN 1024 /* chunks end at cache lines and at whole blocks of lanes */
 
-static const char *const names[BP_OPTIMIZER_COUNT] = {[BP_SGD] = "sgd", [BP_ADAM] = "adam", [BP_ADAMW] = "adamw"};
+static const char *const names[BP_OPTIMIZER_COUNT] = {
+    [BP_SGD] = "sgd",         [BP_ADAM] = "adam",         [BP_ADAMW] = "adamw", [BP_RMSPROP] = "rmsprop",
+    [BP_ADAGRAD] = "adagrad", [BP_ADADELTA] = "adadelta", [BP_NADAM] = "nadam", [BP_ADAMAX] = "adamax",
+    [BP_LAMB] = "lamb",       [BP_LION] = "lion"};
 
 const char *bp_optimizer_name(enum bp_optimizer_kind kind)
 {
@@ -27,10 +30,22 @@ const char *bp_optimizer_name(enum bp_optimizer_kind kind)
 
 int bp_optimizer_slots(const struct bp_optimizer *optimizer)
 {
-    if (optimizer->kind == BP_SGD) {
-        return optimizer->momentum != 0.0 ? 1 : 0;
+    bool momentum = optimizer->momentum != 0.0;
+
+    switch (optimizer->kind) {
+    case BP_SGD:
+        return momentum;
+    case BP_RMSPROP:
+        return 1 + momentum + optimizer->centered;
+    case BP_ADAGRAD:
+    case BP_LION:
+        return 1;
+    case BP_ADAM:
+    case BP_ADAMW:
+        return 2 + optimizer->amsgrad;
+    default:
+        return 2;
     }
-    return 2;
 }
 
 static size_t chunk_size(size_t n)
@@ -157,36 +172,181 @@ struct step {
     struct bp_update update[2]; /* of tensors without and with weight decay */
 };
 
+/* The kernel of an optimizer; NULL for sgd and adam, which have signatures of their own. */
+static bp_update_kernel *rule_of(const struct bp_kernels *kernels, const struct bp_optimizer *optimizer)
+{
+    switch (optimizer->kind) {
+    case BP_ADAM:
+    case BP_ADAMW:
+        return optimizer->amsgrad ? kernels->amsgrad : NULL;
+    case BP_RMSPROP:
+        return kernels->rmsprop;
+    case BP_ADAGRAD:
+        return kernels->adagrad;
+    case BP_ADADELTA:
+        return kernels->adadelta;
+    case BP_NADAM:
+        return kernels->nadam;
+    case BP_ADAMAX:
+        return kernels->adamax;
+    case BP_LAMB:
+        return kernels->lamb;
+    case BP_LION:
+        return kernels->lion;
+    default:
+        return NULL;
+    }
+}
+
+/* One update of n neighbouring parameters from `at`. */
+static void update_range(const struct step *w, const struct bp_update *u, size_t at, size_t n)
+{
+    const struct bp_kernels *kernels = bp_kernels_current();
+    bp_update_kernel *rule = rule_of(kernels, w->optimizer);
+    const struct bp_model *model = w->model;
+    bp_real *p = model->params + at, *g = model->grads + at, *slots[BP_SLOTS_MAX] = {NULL};
+
+    for (int s = 0; s < model->nslots; s++) {
+        slots[s] = model->slots[s] + at;
+    }
+    if (rule != NULL) {
+        rule(n, u, p, g, slots);
+    } else if (w->optimizer->kind == BP_SGD) {
+        kernels->sgd(n, u, p, g, slots[0]);
+    } else {
+        kernels->adam(n, u, p, g, slots[0], slots[1]);
+    }
+}
+
 static void step_chunk(void *arg, int task, int thread)
 {
     const struct step *w = arg;
-    struct bp_model *model = w->model;
-    const struct bp_kernels *kernels = bp_kernels_current();
+    const struct bp_model *model = w->model;
     size_t end = ((size_t)task + 1) * w->chunk < model->nparams ? ((size_t)task + 1) * w->chunk : model->nparams;
     struct run run = {NULL, 0, (size_t)task * w->chunk};
     int tensor = 0;
 
     (void)thread;
     while (next_run(model->graph, end, &tensor, &run)) {
-        const struct bp_update *u = &w->update[run.like->decay];
-        size_t n = run.end - run.first, at = run.first;
-        bp_real *p = model->params + at, *g = model->grads + at;
+        update_range(w, &w->update[run.like->decay], run.first, run.end - run.first);
+    }
+}
 
-        if (w->optimizer->kind == BP_SGD) {
-            kernels->sgd(n, u, p, g, model->nslots > 0 ? model->slots[0] + at : NULL);
-        } else {
-            kernels->adam(n, u, p, g, model->slots[0] + at, model->slots[1] + at);
+/* lamb's step of one tensor: first its direction and the two norms, chunk by chunk, then the update. */
+struct layer {
+    const struct step *step;
+    const struct bp_tensor *tensor;
+    size_t chunk;
+    struct bp_update update;                             /* the second stage's: sgd with the rate of this tensor */
+    double parameters[TASKS_MAX], directions[TASKS_MAX]; /* sums of squares */
+};
+
+static size_t layer_range(const struct layer *l, int task, size_t *ret_n)
+{
+    size_t first = (size_t)task * l->chunk, left = l->tensor->count - first;
+
+    *ret_n = left < l->chunk ? left : l->chunk;
+    return l->tensor->offset + first;
+}
+
+static void direct_chunk(void *arg, int task, int thread)
+{
+    struct layer *l = arg;
+    const struct bp_kernels *kernels = bp_kernels_current();
+    size_t n, at = layer_range(l, task, &n);
+
+    (void)thread;
+    l->parameters[task] = kernels->sum_squares(n, l->step->model->params + at);
+    update_range(l->step, &l->step->update[l->tensor->decay], at, n);
+    l->directions[task] = kernels->sum_squares(n, l->step->model->grads + at);
+}
+
+static void follow_chunk(void *arg, int task, int thread)
+{
+    const struct layer *l = arg;
+    size_t n, at = layer_range(l, task, &n);
+
+    (void)thread;
+    bp_kernels_current()->sgd(n, &l->update, l->step->model->params + at, l->step->model->grads + at, NULL);
+}
+
+static void step_layers(const struct step *w, struct bp_team *team, double lr)
+{
+    const struct bp_graph *graph = w->model->graph;
+    struct layer l = {.step = w, .update = {.grad_scale = 1.0f, .shrink = 1.0f}};
+
+    for (int t = 0; t < graph->ntensors; t++) {
+        double parameters = 0.0, directions = 0.0;
+        int tasks;
+
+        l.tensor = &graph->tensors[t];
+        if (l.tensor->statistic || !l.tensor->trainable) {
+            continue;
         }
+        l.chunk = chunk_size(l.tensor->count);
+        tasks = chunk_count(l.tensor->count);
+        bp_team_for(team, tasks, direct_chunk, &l);
+        for (int i = 0; i < tasks; i++) {
+            parameters += l.parameters[i];
+            directions += l.directions[i];
+        }
+        l.update.lr = (bp_real)(parameters > 0.0 && directions > 0.0 ? lr * sqrt(parameters / directions) : lr);
+        bp_team_for(team, tasks, follow_chunk, &l);
+    }
+}
+
+#define NADAM_BASE 0.96         /* of the momentum's rise, as PyTorch and Dozat (2016) have it */
+#define NADAM_FORGOTTEN 0x1p-64 /* a product below this is nothing beside 1 */
+
+/* nadam's momentum of step t is beta1 (1 - 0.96^(t decay) / 2). The product of all up to `step` is computed anew from
+ * the step's number, so that it is no state: it falls at least as fast as beta1^t, which ends the loop early. */
+static double nadam_momentum(double beta1, double decay, double step)
+{
+    return beta1 * (1.0 - 0.5 * bp_pow(NADAM_BASE, step * decay));
+}
+
+static double nadam_product(double beta1, double decay, uint64_t step)
+{
+    double base = bp_pow(NADAM_BASE, decay), power = 1.0, product = 1.0;
+
+    for (uint64_t t = 1; t <= step; t++) {
+        power *= base;
+        product *= beta1 * (1.0 - 0.5 * power);
+        if (product < NADAM_FORGOTTEN) {
+            return 0.0;
+        }
+    }
+    return product;
+}
+
+/* What depends on the step number. The moments decay by the betas as the kernels see them, in bp_real: so must their
+ * corrections. */
+static void set_sizes(struct bp_update *u, const struct bp_optimizer *optimizer, double lr, uint64_t step)
+{
+    double beta1 = (double)(bp_real)optimizer->beta1, decay = optimizer->momentum_decay;
+    double correction1 = 1.0 - bp_powi(beta1, step);
+    double correction2 = 1.0 - bp_powi((double)(bp_real)optimizer->beta2, step);
+
+    u->root_scale = (bp_real)(1.0 / sqrt(correction2));
+    if (optimizer->kind == BP_NADAM) {
+        double next = nadam_momentum(beta1, decay, (double)step + 1.0);
+        double product = nadam_product(beta1, decay, step);
+
+        u->step_size = (bp_real)(lr * next / (1.0 - product * next));
+        u->fresh_size = (bp_real)(lr * (1.0 - nadam_momentum(beta1, decay, (double)step)) / (1.0 - product));
+    } else if (optimizer->kind == BP_LAMB) {
+        u->step_size = (bp_real)(1.0 / correction1);
+    } else {
+        u->step_size = (bp_real)(lr / correction1);
     }
 }
 
 void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *model, struct bp_team *team, double lr,
                        double grad_scale, uint64_t step)
 {
+    enum bp_optimizer_kind kind = optimizer->kind;
+    bool averages = kind == BP_RMSPROP || kind == BP_ADADELTA; /* of squares alone: their decay is alpha */
     struct step w = {.optimizer = optimizer, .model = model, .chunk = chunk_size(model->nparams)};
-    /* The moments decay by the betas as the kernels see them, in bp_real: so must their corrections. */
-    double correction1 = 1.0 - bp_powi((double)(bp_real)optimizer->beta1, step);
-    double correction2 = 1.0 - bp_powi((double)(bp_real)optimizer->beta2, step);
     struct bp_update update = {
         .lr = (bp_real)lr,
         .grad_scale = (bp_real)grad_scale,
@@ -196,21 +356,48 @@ void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *mo
         .nesterov = optimizer->nesterov,
         .first = step == 1,
         .beta1 = (bp_real)optimizer->beta1,
-        .beta2 = (bp_real)optimizer->beta2,
+        .beta2 = (bp_real)(averages ? optimizer->alpha : optimizer->beta2),
         .eps = (bp_real)optimizer->eps,
+        .initial = (bp_real)optimizer->initial_accumulator,
+        .centered = optimizer->centered,
     };
 
-    if (optimizer->kind != BP_SGD) {
-        update.step_size = (bp_real)(lr / correction1);
-        update.root_scale = (bp_real)(1.0 / sqrt(correction2));
+    if (kind != BP_SGD && kind != BP_ADAGRAD && kind != BP_LION && !averages) { /* those with bias corrections */
+        set_sizes(&update, optimizer, lr, step);
     }
     w.update[0] = w.update[1] = update;
-    if (optimizer->kind == BP_ADAMW) {
+    if (kind == BP_ADAMW || kind == BP_LION) {
         w.update[1].shrink = (bp_real)(1.0 - lr * optimizer->weight_decay);
     } else {
         w.update[1].decay = (bp_real)optimizer->weight_decay;
     }
-    bp_team_for(team, chunk_count(model->nparams), step_chunk, &w);
+    if (kind == BP_LAMB) {
+        step_layers(&w, team, lr);
+    } else {
+        bp_team_for(team, chunk_count(model->nparams), step_chunk, &w);
+    }
+}
+
+struct clip {
+    struct bp_model *model;
+    size_t chunk;
+    bp_real factor, limit;
+};
+
+static void clip_chunk(void *arg, int task, int thread)
+{
+    const struct clip *w = arg;
+    size_t first = (size_t)task * w->chunk, left = w->model->nparams - first;
+
+    (void)thread;
+    bp_kernels_current()->clip(left < w->chunk ? left : w->chunk, w->factor, w->limit, w->model->grads + first);
+}
+
+void bp_optimizer_clip(struct bp_model *model, struct bp_team *team, double factor, double limit)
+{
+    struct clip w = {model, chunk_size(model->nparams), (bp_real)factor, (bp_real)limit};
+
+    bp_team_for(team, chunk_count(model->nparams), clip_chunk, &w);
 }
 
 double bp_optimizer_penalty(const struct bp_model *model)

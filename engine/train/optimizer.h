@@ -1,7 +1,10 @@
 /* optimizer.h: from gradients to the next parameters.
  *
- * The update rules of PyTorch, over flat ranges of the model's state block:
- *   sgd, adam, adamw: see struct bp_kernels (kernels.h) for the exact expressions.
+ * The update rules of PyTorch, over flat ranges of the model's state block; lamb and lion, which PyTorch does not
+ * have, are those of You et al. (2019) and Chen et al. (2023). The exact expressions are in kernels.h: struct bp_kernels
+ * for sgd and adam, bp_update_kernel for the others. lamb takes its rate times |p| / |u| for each tensor p and its
+ * direction u, where neither norm is 0; it leaves u in the place of the gradients.
+ *
  * Everything that depends on the step number (bias corrections) is computed in double from the step number alone,
  * so an optimizer has no state besides its slots.
  *
@@ -12,15 +15,32 @@
 
 #include "graph/model.h"
 
-enum bp_optimizer_kind { BP_SGD, BP_ADAM, BP_ADAMW, BP_OPTIMIZER_COUNT };
+enum bp_optimizer_kind {
+    BP_SGD,
+    BP_ADAM,
+    BP_ADAMW,
+    BP_RMSPROP,
+    BP_ADAGRAD,
+    BP_ADADELTA,
+    BP_NADAM,
+    BP_ADAMAX,
+    BP_LAMB,
+    BP_LION,
+    BP_OPTIMIZER_COUNT
+};
 
 struct bp_optimizer {
     enum bp_optimizer_kind kind;
     double lr;
-    double momentum, dampening; /* sgd */
+    double momentum, dampening; /* sgd; rmsprop: momentum */
     bool nesterov;              /* sgd */
-    double beta1, beta2, eps;   /* adam, adamw */
-    double weight_decay;        /* sgd, adam: added to the gradient; adamw: decoupled */
+    double beta1, beta2, eps;   /* the adams, lamb, lion (no eps); the others: eps */
+    double weight_decay;        /* added to the gradient; adamw, lion: decoupled; lamb: part of the direction */
+    bool amsgrad;               /* adam, adamw */
+    double alpha;               /* rmsprop, adadelta (its rho): decay of the mean square */
+    bool centered;              /* rmsprop */
+    double initial_accumulator; /* adagrad */
+    double momentum_decay;      /* nadam */
 };
 
 const char *bp_optimizer_name(enum bp_optimizer_kind kind);
@@ -37,6 +57,9 @@ double bp_optimizer_prepare(struct bp_model *model, struct bp_team *team);
  * left alone. The caller calls bp_model_pack afterwards. */
 void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *model, struct bp_team *team, double lr,
                        double grad_scale, uint64_t step);
+
+/* Multiplies the gradients by factor and draws each to -limit .. limit. */
+void bp_optimizer_clip(struct bp_model *model, struct bp_team *team, double factor, double limit);
 
 /* The sum of the layers' penalties: sum of l1 |p| + l2 p^2. */
 double bp_optimizer_penalty(const struct bp_model *model);
