@@ -26,10 +26,15 @@ bool bp_api_dataset_row(struct bp_app *app, const char *name, struct bp_reply *r
 bp_status bp_api_open_dataset(void *app, const char *name, struct bp_table **ret, struct bp_error *err);
 json_t *bp_api_dataset_names(void *app);
 
-/* Imports uploaded parts under a name and commits. False with a problem reply. */
+/* From uploaded parts to a dataset, in three steps, so that a transaction may name it together with what needs it:
+ * the files are placed, and known to no row yet; a transaction that stores *row runs while nobody removes them; and
+ * whatever came of it, the end: files that no row knows go again. The first two: false with a problem reply. */
 struct bp_import_part;
 bool bp_api_import(struct bp_app *app, struct bp_request *request, struct bp_reply *reply, const char *name,
-                   const struct bp_import_part *parts, int nparts, struct bp_dataset_row *ret, bool *ret_existed);
+                   const struct bp_import_part *parts, int nparts, struct bp_dataset_row *ret);
+bool bp_api_import_commit(struct bp_app *app, struct bp_reply *reply, const struct bp_dataset_row *row,
+                          bp_store_fn *work, void *arg);
+void bp_api_import_done(struct bp_app *app, struct bp_dataset_row *row); /* a zeroed row is fine */
 
 /* Whether a client may choose this name: [a-z0-9][a-z0-9._-]{0,63}; false with a 422 reply. */
 bool bp_api_name_ok(const char *name, const char *pointer, struct bp_reply *reply);

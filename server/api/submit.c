@@ -24,6 +24,11 @@ struct submission {
     char replayed[BP_ID_SIZE]; /* the job that the key made before */
     bool reused;               /* the key came with another body */
     bool full;                 /* the queue is full */
+
+    struct bp_app *app;
+    struct bp_dataset_row
+        import;         /* the dataset that came with the spec: stored together with the job, or not at all */
+    bool existed, same; /* its name had a dataset; the same one */
 };
 
 static bp_status submit_work(struct bp_db *db, void *arg, struct bp_error *err)
@@ -43,6 +48,8 @@ static bp_status submit_work(struct bp_db *db, void *arg, struct bp_error *err)
         s->full = true;
         return BP_OK;
     }
+    if (!status && s->import.table[0])
+        status = bp_db_dataset_put(db, &s->import, &s->existed, &s->same, err);
     if (!status)
         status = bp_db_job_insert(db, &s->row, err);
     if (!status)
@@ -66,10 +73,9 @@ static void hash_body(const char *body, size_t size, const char *more, char ret[
 }
 
 /* --- from the request to a resolved spec ---------------------------------------------------------------------------- */
-/* The spec of the request, and the hash of all that was sent. With a form, its `data` part becomes a dataset first:
- * named by the spec, or after the job's name, or "upload". NULL with a reply. */
-static json_t *form_spec(struct bp_app *app, struct bp_request *request, struct bp_reply *reply,
-                         char ret_hash[BP_SHA256_HEX])
+/* The spec of a form, and the hash of all that was sent. Its `data` part is imported under the name that the spec has
+ * for it, or "upload"; it is a dataset only when there is a job for it. NULL with a reply. */
+static json_t *form_spec(struct bp_request *request, struct bp_reply *reply, struct submission *s)
 {
     const struct bp_upload *spec_part = bp_request_field(request, "spec");
     const struct bp_upload *data = bp_request_field(request, "data");
@@ -82,7 +88,7 @@ static json_t *form_spec(struct bp_app *app, struct bp_request *request, struct 
         bp_problem(reply, 413, "too_large", "the part `spec` is larger than 1 MiB");
         return NULL;
     }
-    hash_body(text, strlen(text), data->sha256, ret_hash);
+    hash_body(text, strlen(text), data->sha256, s->body);
     json_t *spec = bp_json_parse(text, strlen(text), "spec", BP_JSON_OBJECT, reply);
     free(text);
     if (!spec)
@@ -99,26 +105,36 @@ static json_t *form_spec(struct bp_app *app, struct bp_request *request, struct 
     }
     struct bp_import_part part = {
         .role = "data", .path = data->path, .filename = data->filename, .sha256 = data->sha256, .bytes = data->bytes};
-    struct bp_dataset_row row;
-    bool existed;
     if (!bp_api_name_ok(name, "/dataset", reply) ||
-        !bp_api_import(app, request, reply, name, &part, 1, &row, &existed)) {
+        !bp_api_import(s->app, request, reply, name, &part, 1, &s->import)) {
         json_decref(spec);
         return NULL;
     }
-    bp_dataset_row_done(&row);
     return spec;
 }
 
-static json_t *read_spec(struct bp_app *app, struct bp_request *request, struct bp_reply *reply,
-                         char ret_hash[BP_SHA256_HEX])
+static json_t *read_spec(struct bp_request *request, struct bp_reply *reply, struct submission *s)
 {
     if (bp_request_uploads(request))
-        return form_spec(app, request, reply, ret_hash);
+        return form_spec(request, reply, s);
     size_t size;
     const char *body = bp_request_body(request, &size);
-    hash_body(body, size, NULL, ret_hash);
+    hash_body(body, size, NULL, s->body);
     return bp_request_json(request, reply, BP_JSON_OBJECT);
+}
+
+/* Datasets as the spec sees them: the one that came with it, and those that are stored. */
+static bp_status open_dataset(void *arg, const char *name, struct bp_table **ret, struct bp_error *err)
+{
+    struct submission *s = arg;
+    if (s->import.table[0] && !strcmp(name, s->import.name))
+        return bp_table_open(s->app->config->data_dir, s->import.table, s->import.description, ret, err);
+    return bp_api_open_dataset(s->app, name, ret, err);
+}
+
+static json_t *dataset_names(void *arg)
+{
+    return bp_api_dataset_names(((struct submission *)arg)->app);
 }
 
 static void spec_problem(struct bp_reply *reply, const struct bp_spec *spec)
@@ -131,7 +147,7 @@ static void spec_problem(struct bp_reply *reply, const struct bp_spec *spec)
 }
 
 /* The model and the estimate of a resolved spec; false with a reply. */
-static bool build(struct bp_app *app, const struct bp_spec *spec, struct bp_reply *reply, json_t **ret_model,
+static bool build(struct submission *s, const struct bp_spec *spec, struct bp_reply *reply, json_t **ret_model,
                   json_t **ret_estimate)
 {
     struct bp_error err = {0};
@@ -141,14 +157,14 @@ static bool build(struct bp_app *app, const struct bp_spec *spec, struct bp_repl
     struct bp_table *table = NULL;
     bp_problems_init(&problems);
     const char *name = json_string_value(json_object_get(json_object_get(spec->resolved, "dataset"), "name"));
-    bp_status status = bp_api_open_dataset(app, name, &table, &err);
+    bp_status status = open_dataset(s, name, &table, &err);
     if (!status)
         status = bp_plan_build(spec->resolved, table, NULL, &problems, &plan, &err);
     if (!status && ret_estimate)
         status = bp_plan_split(&plan, plan.transform, table, &split, &err);
     if (!status) {
         *ret_model = bp_plan_model_json(&plan);
-        plan.config.threads = app->config->threads; /* a job's team has room for the whole budget */
+        plan.config.threads = s->app->config->threads; /* a job's team has room for the whole budget */
         if (ret_estimate)
             *ret_estimate = bp_plan_estimate_json(&plan, split.count[BP_TRAIN]);
     } else if (bp_problems_any(&problems)) {
@@ -165,10 +181,10 @@ static bool build(struct bp_app *app, const struct bp_spec *spec, struct bp_repl
 }
 
 /* --- replies -------------------------------------------------------------------------------------------------------- */
-static void dry_run(struct bp_app *app, const struct bp_spec *spec, struct bp_reply *reply)
+static void dry_run(struct submission *s, const struct bp_spec *spec, struct bp_reply *reply)
 {
     json_t *model = NULL, *estimate = NULL;
-    if (!build(app, spec, reply, &model, &estimate))
+    if (!build(s, spec, reply, &model, &estimate))
         return;
     bp_reply_json(reply, 200,
                   json_pack("{ss sb sO so so sO}", "object", "dry_run", "valid", 1, "spec", spec->resolved, "model",
@@ -225,35 +241,56 @@ static bool fill_row(struct bp_job_row *row, const struct bp_spec *spec, json_t 
            (row->name || !name);
 }
 
-static void submit(struct bp_app *app, struct bp_request *request, struct bp_reply *reply, json_t *input,
-                   const struct bp_spec *spec, struct submission *s, double wait)
+/* Stores the job, and the dataset that came with it. False with a reply. */
+static bool commit(struct submission *s, struct bp_reply *reply)
+{
+    struct bp_error err = {0};
+    if (s->import.table[0])
+        return bp_api_import_commit(s->app, reply, &s->import, submit_work, s);
+    if (!bp_store_write(s->app->store, submit_work, s, &err))
+        return true;
+    bp_problem_error(reply, &err);
+    return false;
+}
+
+static void key_reused(struct bp_reply *reply, const char *job)
+{
+    bp_problem(reply, 422, "idempotency_key_reused",
+               "this Idempotency-Key came with another body before, for job %s: use a new key for a new job", job);
+}
+
+static void submitted(struct bp_request *request, struct bp_reply *reply, struct submission *s, double wait)
+{
+    if (s->reused) {
+        key_reused(reply, s->replayed);
+    } else if (s->full) {
+        bp_problem(reply, 429, "queue_full", "%d jobs are waiting already", BP_QUEUE_MAX);
+        bp_problem_member(reply, "limit", json_integer(BP_QUEUE_MAX));
+        bp_reply_header(reply, "Retry-After", "10");
+    } else {
+        bp_jobs_wake(s->app->jobs);
+        job_created(s->app, request, reply, s->replayed[0] ? s->replayed : s->row.id, wait, s->replayed[0] != 0);
+        if (s->existed && !s->same)
+            bp_api_sweep(s->app);
+    }
+}
+
+static void submit(struct bp_request *request, struct bp_reply *reply, json_t *input, const struct bp_spec *spec,
+                   struct submission *s, double wait)
 {
     json_t *model = NULL;
-    if (!build(app, spec, reply, &model, NULL))
+    if (!build(s, spec, reply, &model, NULL))
         return;
     struct bp_dataset_row dataset = {0};
-    struct bp_error err = {0};
+    bool imported = s->import.table[0] != 0;
     const char *name = json_string_value(json_object_get(json_object_get(spec->resolved, "dataset"), "name"));
-    if (bp_api_dataset_row(app, name, reply, &dataset)) {
-        bp_status status = BP_OK;
-        if (!fill_row(&s->row, spec, input, model, &dataset))
-            status = bp_fail(&err, BP_NOMEM, "no memory for the job");
-        if (!status)
-            status = bp_store_write(app->store, submit_work, s, &err);
-        if (status) {
+    if (imported || bp_api_dataset_row(s->app, name, reply, &dataset)) {
+        struct bp_error err = {0};
+        if (!fill_row(&s->row, spec, input, model, imported ? &s->import : &dataset)) {
+            bp_fail(&err, BP_NOMEM, "no memory for the job");
             bp_problem_error(reply, &err);
-        } else if (s->reused) {
-            bp_problem(reply, 422, "idempotency_key_reused",
-                       "this Idempotency-Key came with another body before, for "
-                       "job %s: use a new key for a new job",
-                       s->replayed);
-        } else if (s->full) {
-            bp_problem(reply, 429, "queue_full", "%d jobs are waiting already", BP_QUEUE_MAX);
-            bp_problem_member(reply, "limit", json_integer(BP_QUEUE_MAX));
-            bp_reply_header(reply, "Retry-After", "10");
-        } else {
-            bp_jobs_wake(app->jobs);
-            job_created(app, request, reply, s->replayed[0] ? s->replayed : s->row.id, wait, s->replayed[0] != 0);
+        } else if (commit(s, reply)) {
+            submitted(request, reply, s, wait);
         }
     }
     bp_dataset_row_done(&dataset);
@@ -284,10 +321,7 @@ static bool check_key(struct bp_app *app, struct bp_request *request, struct bp_
     if (bp_store_read(app->store, key_work, s, &err))
         return true; /* a new key */
     if (s->reused)
-        bp_problem(reply, 422, "idempotency_key_reused",
-                   "this Idempotency-Key came with another body before, for job "
-                   "%s: use a new key for a new job",
-                   s->replayed);
+        key_reused(reply, s->replayed);
     else
         job_created(app, request, reply, s->replayed, wait, true);
     return false;
@@ -311,14 +345,14 @@ void bp_api_job_submit(struct bp_request *request, struct bp_reply *reply, void 
         job_created(app, request, reply, id, (double)wait, replayed);
         return;
     }
-    struct submission s = {0};
+    struct submission s = {.app = app};
     struct bp_spec spec = {0};
-    json_t *input = read_spec(app, request, reply, s.body);
+    json_t *input = read_spec(request, reply, &s);
     if (!input || (!dry && !check_key(app, request, reply, &s, (double)wait)))
         goto out;
-    struct bp_spec_context context = {.open_dataset = bp_api_open_dataset,
-                                      .dataset_names = bp_api_dataset_names,
-                                      .ctx = app,
+    struct bp_spec_context context = {.open_dataset = open_dataset,
+                                      .dataset_names = dataset_names,
+                                      .ctx = &s,
                                       .thread_budget = app->config->threads,
                                       .memory_limit = app->config->memory};
     struct bp_error err = {0};
@@ -328,11 +362,12 @@ void bp_api_job_submit(struct bp_request *request, struct bp_reply *reply, void 
     else if (status)
         bp_problem_error(reply, &err);
     else if (dry)
-        dry_run(app, &spec, reply);
+        dry_run(&s, &spec, reply);
     else
-        submit(app, request, reply, input, &spec, &s, (double)wait);
+        submit(request, reply, input, &spec, &s, (double)wait);
 out:
     bp_spec_done(&spec);
+    bp_api_import_done(app, &s.import);
     bp_job_row_done(&s.row);
     json_decref(input);
 }

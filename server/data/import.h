@@ -58,7 +58,8 @@ bp_status bp_import(const struct bp_import_options *options, const struct bp_imp
 bp_status bp_import_rows(const char *dir, const char *sha256, const char *description, int limit, json_t **ret,
                          struct bp_error *err);
 
-/* Removes the raw and table files of a swept version. */
+/* Removes the table file of a swept version, and its raw files where no other table is made of them. sha256 "": the
+ * raw files stay. */
 void bp_import_remove(const char *dir, const char *sha256, const char *table);
 
 /* At start: makes the sub-directories, empties tmp/, and removes raw and table files that `known` does not know. */

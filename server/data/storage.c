@@ -243,10 +243,10 @@ static void unlink_in(const char *dir, const char *sub, const char *name, const 
 void bp_import_remove(const char *dir, const char *sha256, const char *table)
 {
     struct hashes used = {0}, mine = {0};
-    if (!bp_files_is_hash(sha256) || !bp_files_is_hash(table))
+    if (!bp_files_is_hash(table))
         return;
-    bool ok = add_sources(&used, dir, table) && close_over_parts(&used, dir) && add_hash(&mine, sha256) &&
-              close_over_parts(&mine, dir);
+    bool ok = bp_files_is_hash(sha256) && add_sources(&used, dir, table) && close_over_parts(&used, dir) &&
+              add_hash(&mine, sha256) && close_over_parts(&mine, dir);
     unlink_in(dir, "tables", table, ".table");
     for (size_t i = mine.n; ok && i-- > 0;) /* without memory to tell, the raw files wait for the next start */
         if (!has_hash(&used, mine.list[i]))
