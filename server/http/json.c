@@ -143,6 +143,13 @@ static void refuse_parse(struct bp_reply *reply, const char *what, const json_er
         code = "invalid_utf8";
         hint = NULL;
         break;
+    case json_error_null_character:
+    case json_error_null_byte_in_key:
+        hint = "text cannot have the character NUL (\\u0000)";
+        break;
+    case json_error_numeric_overflow:
+        hint = "a number is larger than any that can be used";
+        break;
     case json_error_premature_end_of_input:
         why = "it ends too early; a bracket, brace or quote is not closed";
         hint = NULL;
