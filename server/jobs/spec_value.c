@@ -9,7 +9,21 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* A number with as many digits as it needs; a real that is whole keeps its point, being no integer. */
+static void number_word(double value, bool real, char *text, size_t size)
+{
+    int n = 0;
+    if (fabs(value) < 1e16 && value == rint(value))
+        n = snprintf(text, size, "%.0f", value);
+    else
+        for (int digits = 1; digits <= 17 && (n == 0 || strtod(text, NULL) != value); digits++)
+            n = snprintf(text, size, "%.*g", digits, value);
+    if (real && (size_t)n + 2 < size && !strpbrk(text, ".e"))
+        memcpy(text + n, ".0", 3);
+}
 
 /* What a value is, in words. */
 static const char *describe(const json_t *v, char *text, size_t size)
@@ -21,7 +35,7 @@ static const char *describe(const json_t *v, char *text, size_t size)
     if (json_is_integer(v))
         snprintf(text, size, "%lld", (long long)json_integer_value(v));
     else if (json_is_real(v))
-        snprintf(text, size, "%.17g", json_real_value(v));
+        number_word(json_real_value(v), true, text, size);
     else if (json_is_string(v))
         snprintf(text, size, "the string \"%.60s\"", json_string_value(v));
     else
@@ -36,11 +50,6 @@ json_t *spec_wrong_type(struct spec_work *w, const json_t *v, const char *wanted
     return NULL;
 }
 
-static void number_word(double value, char *text, size_t size)
-{
-    snprintf(text, size, fabs(value) < 1e15 ? "%.15g" : "%g", value);
-}
-
 /* Whether a number is in the range of its field; says what the range is when it is not. */
 static bool in_range(struct spec_work *w, const struct bp_field *f, const json_t *v)
 {
@@ -50,7 +59,7 @@ static bool in_range(struct spec_work *w, const struct bp_field *f, const json_t
     if (!low && !high)
         return true;
     char bound[40], got[100];
-    number_word(low ? f->min : f->max, bound, sizeof bound);
+    number_word(low ? f->min : f->max, false, bound, sizeof bound);
     const char *words = low                        ? (f->flags & BP_OPEN_MIN ? "above" : "at least")
                         : (f->flags & BP_OPEN_MAX) ? "below"
                                                    : "at most";
