@@ -81,6 +81,7 @@ static bool lay_out(struct bp_exec *exec, const struct bp_plan *plan, struct lay
     exec->targets = carve(l, heads, sizeof *exec->targets);
     exec->losses = carve(l, heads, sizeof *exec->losses);
     exec->scale = carve(l, heads, sizeof *exec->scale);
+    exec->parameter = carve(l, heads, sizeof *exec->parameter);
     exec->forward_panels = carve(l, (size_t)graph->ntensors, sizeof *exec->forward_panels);
     exec->backward_panels = carve(l, (size_t)graph->ntensors, sizeof *exec->backward_panels);
     exec->dead = carve(l, (size_t)graph->ntensors, sizeof *exec->dead);
@@ -162,6 +163,8 @@ bp_status bp_exec_new(struct bp_model *model, const struct bp_exec_options *opti
     for (int h = 0; h < model->graph->nheads; h++)
         for (int r = 0; r < options->capacity; r++)
             exec->targets[h].weight[r] = 1;
+    for (int h = 0; h < model->graph->nheads; h++)
+        bp_exec_target_scale(exec, h, 1);
     *ret = exec;
     return BP_OK;
 fail:
@@ -202,6 +205,12 @@ bp_real *bp_exec_input(struct bp_exec *exec)
 const struct bp_targets *bp_exec_targets(struct bp_exec *exec, int head)
 {
     return &exec->targets[head];
+}
+
+void bp_exec_target_scale(struct bp_exec *exec, int head, double scale)
+{
+    const struct bp_head *of = &exec->plan->graph->heads[head];
+    exec->parameter[head] = (bp_real)(of->loss == BP_LOSS_HUBER ? of->parameter * scale : of->parameter);
 }
 
 const bp_real *bp_exec_row_losses(struct bp_exec *exec, int head)

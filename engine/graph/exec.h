@@ -38,8 +38,8 @@ struct bp_exec_options {
 
 /* Where a batch's targets go. Arrays are owned by the execution; a head without labels has label NULL, etc. */
 struct bp_targets {
-    int32_t *label; /* (capacity): class of each row; heads with cross_entropy */
-    float *value;   /* (capacity, outputs): heads with bce and mse */
+    int32_t *label; /* (capacity): class of each row; heads whose loss takes labels */
+    bp_real *value; /* (capacity, outputs): all other heads */
     float *weight;  /* (capacity): weight of each row, all 1 until written */
 };
 
@@ -55,6 +55,10 @@ bp_status bp_exec_estimate(const struct bp_graph *graph, const struct bp_exec_op
 /* The input buffer, (capacity, elements of the input), row-major; the caller fills the first rows before a pass. */
 bp_real *bp_exec_input(struct bp_exec *exec);
 const struct bp_targets *bp_exec_targets(struct bp_exec *exec, int head);
+
+/* Says that the head's targets are scaled by this factor from now on (1 before), so that huber's delta keeps the unit
+ * that it was given in. */
+void bp_exec_target_scale(struct bp_exec *exec, int head, double scale);
 
 /* Forward pass of the first `rows` rows in prediction mode: dropout passes everything on. */
 void bp_exec_forward(struct bp_exec *exec, struct bp_team *team, int rows);

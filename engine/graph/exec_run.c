@@ -55,6 +55,7 @@ static void run_loss(const struct pass *pass, const struct bp_instr *instr, int 
         .value = targets->value != NULL ? targets->value + first * n : NULL,
         .weight = targets->weight + first,
         .scale = exec->scale[instr->head],
+        .parameter = exec->parameter[instr->head],
         .loss = exec->losses[instr->head] + first,
         .dx = add ? scratch + plan->local : dx,
     };

@@ -28,7 +28,8 @@ static void load_block(void *arg, int task, int thread)
         const struct bp_head *head = &w->graph->heads[h];
         const struct bp_targets *targets = bp_exec_targets(w->exec, h);
 
-        if (head->loss == BP_LOSS_CROSS_ENTROPY) {
+        bp_source_gather_weights(w->source, h, rows, n, targets->weight + first);
+        if (bp_loss_takes_labels(head->loss)) {
             bp_source_gather_labels(w->source, h, rows, n, targets->label + first);
         } else {
             bp_source_gather_values(w->source, h, rows, n, targets->value + (size_t)first * (size_t)head->outputs);
@@ -41,7 +42,7 @@ static bp_status check_labels(const struct load *w, struct bp_error *err)
     for (int h = 0; h < w->graph->nheads; h++) {
         const int32_t *label = bp_exec_targets(w->exec, h)->label;
 
-        if (w->graph->heads[h].loss != BP_LOSS_CROSS_ENTROPY) {
+        if (!bp_loss_takes_labels(w->graph->heads[h].loss)) {
             continue;
         }
         for (int r = 0; r < w->n; r++) {
@@ -61,6 +62,9 @@ bp_status bp_batch_load(struct bp_exec *exec, struct bp_team *team, const struct
 
     if ((int64_t)n * source->inputs >= SERIAL_ELEMENTS && bp_team_active(team) > 1) {
         w.block = source->inputs < TASK_ELEMENTS ? TASK_ELEMENTS / source->inputs : 1;
+    }
+    for (int h = 0; h < graph->nheads; h++) {
+        bp_exec_target_scale(exec, h, source->targets[h].is_class ? 1.0 : source->targets[h].scale);
     }
     bp_team_for(team, (n + w.block - 1) / w.block, load_block, &w);
     return check_labels(&w, err);

@@ -52,6 +52,7 @@ static const struct {
     FIELD(bad_epochs, 1),
     FIELD(stop_reason, 1),
     FIELD(has_best, 1),
+    FIELD(ncounts, 2),
 #undef FIELD
 };
 
@@ -71,11 +72,12 @@ static size_t header_size(uint32_t version)
 static bool lay_out(struct bp_checkpoint_layout *l)
 {
     const struct bp_checkpoint_header *h = &l->header;
-    size_t at = header_size(h->version), params, slots, stats, accs;
+    size_t at = header_size(h->version), params, slots, stats, accs, counts;
 
     if (!bp_size_mul(h->nparams, sizeof(float), &params) || !bp_size_mul(params, h->nslots, &slots) ||
         !bp_size_mul(h->nstats, sizeof(float), &stats) ||
-        !bp_size_mul(h->nheads, sizeof(struct bp_accumulator), &accs)) {
+        !bp_size_mul(h->nheads, sizeof(struct bp_accumulator), &accs) ||
+        !bp_size_mul(h->ncounts, sizeof(double), &counts)) {
         return false;
     }
     l->params = at;
@@ -98,27 +100,55 @@ static bool lay_out(struct bp_checkpoint_layout *l)
     if (h->has_best && !bp_size_add(at, stats, &at)) {
         return false;
     }
-    if (!bp_size_add(at, accs, &at) || !bp_size_add(at, TRAILER_SIZE, &at)) {
+    if (!bp_size_add(at, accs, &at) || !bp_size_add(at, counts, &at) || !bp_size_add(at, TRAILER_SIZE, &at)) {
         return false;
     }
     l->size = at;
     return true;
 }
 
-/* Where the accumulators lie: the last section. */
-static size_t accumulators_at(const struct bp_checkpoint_layout *l)
+/* Where the counts lie: the last section; and the accumulators before them. */
+static size_t counts_at(const struct bp_checkpoint_layout *l)
 {
-    return l->size - TRAILER_SIZE - l->header.nheads * sizeof(struct bp_accumulator);
+    return l->size - TRAILER_SIZE - l->header.ncounts * sizeof(double);
 }
 
-bp_status bp_checkpoint_estimate(const struct bp_graph *graph, int nslots, size_t *ret)
+static size_t accumulators_at(const struct bp_checkpoint_layout *l)
+{
+    return counts_at(l) - l->header.nheads * sizeof(struct bp_accumulator);
+}
+
+/* The counts of the open epoch into bytes, or (to_bytes false) out of them. */
+static void copy_counts(const struct bp_trainer *t, uint8_t *bytes, bool to_bytes)
+{
+    for (int h = 0; h < t->graph->nheads; h++) {
+        struct bp_scores *scores = t->epoch_scores[h];
+        size_t size = scores->ncounts * sizeof *scores->counts;
+
+        if (size > 0) {
+            memcpy(to_bytes ? (void *)bytes : scores->counts, to_bytes ? (void *)scores->counts : bytes, size);
+        }
+        if (!to_bytes) {
+            scores->rows = t->epoch_accs[h].rows;
+        }
+        bytes += size;
+    }
+}
+
+static size_t ncounts_of(const struct bp_trainer *t)
+{
+    return bp_scores_counts(t->graph, t->config.metrics);
+}
+
+bp_status bp_checkpoint_estimate(const struct bp_graph *graph, int nslots, size_t ncounts, size_t *ret)
 {
     struct bp_checkpoint_layout l = {.header = {.version = BP_CHECKPOINT_VERSION,
                                                 .nparams = graph->nparams,
                                                 .nstats = graph->nstats,
                                                 .nslots = (uint64_t)nslots,
                                                 .nheads = (uint64_t)graph->nheads,
-                                                .has_best = true}};
+                                                .has_best = true,
+                                                .ncounts = ncounts}};
 
     if (!lay_out(&l)) {
         return BP_LIMIT;
@@ -131,7 +161,7 @@ size_t bp_checkpoint_size(const struct bp_trainer *trainer)
 {
     size_t size = 0; /* no overflow: the trainer's own blocks are larger */
 
-    bp_checkpoint_estimate(trainer->graph, trainer->model->nslots, &size);
+    bp_checkpoint_estimate(trainer->graph, trainer->model->nslots, ncounts_of(trainer), &size);
     return size;
 }
 
@@ -156,6 +186,7 @@ static struct bp_checkpoint_header header_of(const struct bp_trainer *t)
         .bad_epochs = t->at.bad_epochs,
         .stop_reason = (uint32_t)t->at.stop_reason,
         .has_best = bp_trainer_best_is_apart(t),
+        .ncounts = ncounts_of(t),
     };
 }
 
@@ -187,6 +218,7 @@ bp_status bp_checkpoint_encode(const struct bp_trainer *t, uint8_t *buffer, size
         memcpy(buffer + l.best_params, t->best, params + stats);
     }
     memcpy(buffer + accumulators_at(&l), t->epoch_accs, (size_t)t->graph->nheads * sizeof *t->epoch_accs);
+    copy_counts(t, buffer + counts_at(&l), true);
     hash = bp_hash_bytes(BP_HASH_START, buffer, l.size - TRAILER_SIZE);
     memcpy(buffer + l.size - TRAILER_SIZE, &hash, sizeof hash);
     *ret = l.size;
@@ -303,6 +335,9 @@ static bp_status check_match(const struct bp_trainer *t, const struct bp_checkpo
         return bp_fail(err, BP_MISMATCH, "the checkpoint has seed %llu, the job has %llu",
                        (unsigned long long)h->seed, (unsigned long long)t->config.seed);
     }
+    if (h->ncounts != ncounts_of(t)) {
+        return bp_fail(err, BP_MISMATCH, "the checkpoint was made with other metrics");
+    }
     if (h->nslots != (uint64_t)t->model->nslots) {
         return bp_fail(err, BP_MISMATCH, "the checkpoint was made with another optimizer");
     }
@@ -353,6 +388,7 @@ bp_status bp_checkpoint_restore(struct bp_trainer *t, const uint8_t *bytes, size
         }
     }
     memcpy(t->epoch_accs, bytes + accumulators_at(&l), (size_t)t->graph->nheads * sizeof *t->epoch_accs);
+    copy_counts(t, (uint8_t *)bytes + counts_at(&l), false);
     t->at = (struct bp_position){
         .epoch = h->epoch,
         .step = h->step,
@@ -388,6 +424,10 @@ static uint64_t hash_node(uint64_t hash, const struct bp_node *node)
     hash = hash_shape(bp_hash_word(hash, (uint64_t)node->ninputs), &node->shape);
     for (int i = 0; i < node->ninputs; i++) {
         hash = bp_hash_word(hash, (uint64_t)node->input[i]);
+    }
+    if (node->kind == BP_OP_SIMPLE_RNN || node->kind == BP_OP_LSTM || node->kind == BP_OP_GRU) {
+        hash = bp_hash_word(hash, (uint64_t)node->u.recurrent.activation << 2 |
+                                      (uint64_t)node->u.recurrent.reverse << 1 | node->u.recurrent.return_sequences);
     }
     if (node->kind == BP_OP_ACTIVATION) {
         hash = bp_hash_word(hash, (uint64_t)node->u.activation.kind);

@@ -7,6 +7,7 @@
  *   statistics  nstats f32
  *   best        nparams + nstats f32, when the best parameters are not the present ones
  *   epoch       the accumulators of the open epoch, one a head
+ *   counts      ncounts f64, the counts of its scores, head after head (since version 2)
  *   trailer     64 bits of a hash over all bytes before it
  * Not stored because they are functions of what is: permutation, random numbers, learning rate.
  *
@@ -18,7 +19,7 @@
 
 #include "train/trainer.h"
 
-#define BP_CHECKPOINT_VERSION 1
+#define BP_CHECKPOINT_VERSION 2
 
 /* What a checkpoint says about itself; doubles are stored as their 64 bits. */
 struct bp_checkpoint_header {
@@ -36,6 +37,7 @@ struct bp_checkpoint_header {
     int64_t bad_epochs;   /* epochs since the monitor improved */
     uint32_t stop_reason; /* enum bp_stop_reason; not NONE: training had ended */
     bool has_best;        /* a section of its own for the best parameters */
+    uint64_t ncounts;     /* of scores by class in the open epoch; since version 2 */
 };
 
 /* Bytes of a checkpoint of this trainer, at most. */

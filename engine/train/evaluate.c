@@ -34,11 +34,23 @@ static void reset(const struct bp_graph *graph, struct bp_accumulator *accs)
     }
 }
 
+static void reset_scores(const struct bp_graph *graph, struct bp_scores **scores)
+{
+    for (int h = 0; h < graph->nheads; h++) {
+        bp_scores_reset(scores[h]);
+    }
+}
+
+/* scores may be NULL, as visit. */
 static bp_status evaluate(struct bp_exec *exec, int capacity, struct bp_team *team, const struct bp_graph *graph,
                           const struct bp_source *source, const uint32_t *rows, uint64_t nrows,
-                          struct bp_accumulator *accs, bp_evaluate_visit *visit, void *ctx, struct bp_error *err)
+                          struct bp_accumulator *accs, struct bp_scores **scores, bp_evaluate_visit *visit, void *ctx,
+                          struct bp_error *err)
 {
     reset(graph, accs);
+    if (scores != NULL) {
+        reset_scores(graph, scores);
+    }
     for (uint64_t first = 0; first < nrows; first += (uint64_t)capacity) {
         int n = nrows - first < (uint64_t)capacity ? (int)(nrows - first) : capacity;
         bp_status status = bp_batch_load(exec, team, graph, source, rows + first, n, err);
@@ -49,6 +61,9 @@ static bp_status evaluate(struct bp_exec *exec, int capacity, struct bp_team *te
         bp_exec_pass(exec, team, n, false, 0, 0);
         for (int h = 0; h < graph->nheads; h++) {
             bp_accumulator_add(&accs[h], exec, &graph->heads[h], h, n, bp_head_unit(source, h));
+            if (scores != NULL) {
+                bp_scores_add(scores[h], exec, h, n);
+            }
         }
         if (visit != NULL) {
             visit(ctx, exec, rows + first, n);
@@ -61,51 +76,79 @@ void bp_evaluate(struct bp_exec *exec, int capacity, struct bp_team *team, const
                  const struct bp_source *source, const uint32_t *rows, uint64_t nrows, struct bp_accumulator *accs,
                  bp_evaluate_visit *visit, void *ctx)
 {
-    if (evaluate(exec, capacity, team, graph, source, rows, nrows, accs, visit, ctx, NULL) != BP_OK) {
+    if (evaluate(exec, capacity, team, graph, source, rows, nrows, accs, NULL, visit, ctx, NULL) != BP_OK) {
         reset(graph, accs);
     }
 }
 
-/* The value of a metric over all heads: the total loss, or the metric of the first head that has it. */
-static double value_of(const struct bp_graph *graph, const struct bp_accumulator *accs, enum bp_metric metric)
+/* What one set of rows came to. */
+struct result {
+    const struct bp_graph *graph;
+    const struct bp_accumulator *accs; /* one a head */
+    struct bp_scores **scores;
+    bool training; /* the rows that were trained on */
+};
+
+static double head_value(const struct result *r, int h, enum bp_metric metric)
 {
-    if (metric == BP_METRIC_LOSS) {
-        return bp_total_loss(graph, accs);
+    return bp_metric_is_score(metric) ? bp_scores_value(r->scores[h], metric)
+                                      : bp_accumulator_value(&r->accs[h], metric);
+}
+
+/* The value of what is monitored: a head's own, the total loss, or the metric of the first head that has it. */
+static double value_of(const struct result *r, const struct bp_monitor *monitor)
+{
+    if (monitor->head > 0) {
+        return head_value(r, monitor->head - 1, monitor->metric);
     }
-    for (int h = 0; h < graph->nheads; h++) {
-        if (bp_metric_applies(metric, graph->heads[h].loss)) {
-            return bp_accumulator_value(&accs[h], metric);
+    if (monitor->metric == BP_METRIC_LOSS) {
+        return bp_total_loss(r->graph, r->accs);
+    }
+    for (int h = 0; h < r->graph->nheads; h++) {
+        if (bp_metric_applies(monitor->metric, r->graph->heads[h].loss)) {
+            return head_value(r, h, monitor->metric);
         }
     }
     return NAN;
 }
 
-/* Reports the metrics of one set of rows. With one head they have plain names; with several, "loss" is the total and
- * the others end in "_" and the number of the head, from 0. */
-static void report(const struct bp_trainer *t, const struct bp_train_hooks *hooks, const char *prefix,
-                   const struct bp_accumulator *accs)
+/* The name of a head's series: plain where there is one head; else it ends in "_" and the head's label, or its number
+ * from 0. */
+static void name_series(const struct bp_graph *graph, int h, const char *prefix, enum bp_metric metric, char *name,
+                        size_t size)
 {
-    const struct bp_graph *graph = t->graph;
-    char name[64];
+    const char *word = bp_metric_name(metric), *label = graph->heads[h].label;
+
+    if (graph->nheads == 1) {
+        snprintf(name, size, "%s%s", prefix, word);
+    } else if (label[0] != '\0') {
+        snprintf(name, size, "%s%s_%s", prefix, word, label);
+    } else {
+        snprintf(name, size, "%s%s_%d", prefix, word, h);
+    }
+}
+
+/* Reports the metrics of one set of rows; with several heads "loss" is the total. */
+static void report(const struct bp_trainer *t, const struct bp_train_hooks *hooks, const char *prefix,
+                   const struct result *r)
+{
+    const struct bp_graph *graph = r->graph;
+    char name[128];
 
     if (hooks->metric == NULL) {
         return;
     }
     snprintf(name, sizeof name, "%s%s", prefix, bp_metric_name(BP_METRIC_LOSS));
-    hooks->metric(hooks->ctx, name, t->at.epoch, t->at.step, bp_total_loss(graph, accs));
+    hooks->metric(hooks->ctx, name, t->at.epoch, t->at.step, bp_total_loss(graph, r->accs));
     for (int h = 0; h < graph->nheads; h++) {
         for (int m = 0; m < BP_METRIC_COUNT; m++) {
             bool wanted = m == BP_METRIC_LOSS ? graph->nheads > 1 : (t->config.metrics >> m & 1u) != 0;
 
-            if (!wanted || !bp_metric_applies(m, graph->heads[h].loss)) {
+            if (!wanted || !bp_metric_applies(m, graph->heads[h].loss) || (m == BP_METRIC_AUC && r->training)) {
                 continue;
             }
-            if (graph->nheads > 1) {
-                snprintf(name, sizeof name, "%s%s_%d", prefix, bp_metric_name(m), h);
-            } else {
-                snprintf(name, sizeof name, "%s%s", prefix, bp_metric_name(m));
-            }
-            hooks->metric(hooks->ctx, name, t->at.epoch, t->at.step, bp_accumulator_value(&accs[h], m));
+            name_series(graph, h, prefix, m, name, sizeof name);
+            hooks->metric(hooks->ctx, name, t->at.epoch, t->at.step, head_value(r, h, m));
         }
     }
 }
@@ -137,24 +180,27 @@ bp_status bp_trainer_end_epoch(struct bp_trainer *t, const struct bp_train_hooks
                                struct bp_error *err)
 {
     const struct bp_monitor *monitor = &t->config.monitor;
+    const struct result training = {t->graph, t->epoch_accs, t->epoch_scores, true};
+    const struct result validation = {t->graph, t->validation_accs, t->validation_scores, false};
     struct bp_progress progress;
 
     if (t->evaluation != NULL) {
         bp_status status =
             evaluate(t->evaluation, t->evaluation_capacity, team, t->graph, t->source, t->split->rows[BP_VALIDATION],
-                     t->split->count[BP_VALIDATION], t->validation_accs, NULL, NULL, err);
+                     t->split->count[BP_VALIDATION], t->validation_accs, t->validation_scores, NULL, NULL, err);
         if (status != BP_OK) {
             return status;
         }
     }
     t->at.epoch++;
     t->at.epoch_step = 0;
-    report(t, hooks, "", t->epoch_accs);
+    report(t, hooks, "", &training);
     if (t->evaluation != NULL) {
-        report(t, hooks, "val_", t->validation_accs);
+        report(t, hooks, "val_", &validation);
     }
-    judge(t, value_of(t->graph, monitor->validation ? t->validation_accs : t->epoch_accs, monitor->metric));
+    judge(t, value_of(monitor->validation ? &validation : &training, monitor));
     reset(t->graph, t->epoch_accs);
+    reset_scores(t->graph, t->epoch_scores);
     if (hooks->epoch != NULL) {
         bp_trainer_progress(t, &progress);
         hooks->epoch(hooks->ctx, &progress, &t->at.best);

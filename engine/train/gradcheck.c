@@ -89,7 +89,8 @@ static void random_batch(const struct check *check, struct bp_exec *exec)
         }
         for (size_t i = 0; targets->value != NULL && i < rows * (size_t)head->outputs; i++) {
             double unit = uniform(check, TARGET + (uint32_t)h, i);
-            targets->value[i] = (float)(head->loss == BP_LOSS_BCE ? unit : bp_random_normal(unit));
+            bool share = head->loss == BP_LOSS_BCE || head->loss == BP_LOSS_HINGE || head->loss == BP_LOSS_KL_DIV;
+            targets->value[i] = (float)(share ? unit : bp_random_normal(unit));
         }
     }
 }

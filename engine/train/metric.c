@@ -8,10 +8,17 @@
  */
 #include "train/metric.h"
 
+#include "base/scalar.h"
+
 #include <math.h>
 #include <string.h>
 
 #define LOSSES(loss) (1u << (loss))
+#define OF_LABELS (LOSSES(BP_LOSS_CROSS_ENTROPY) | LOSSES(BP_LOSS_MULTI_MARGIN))
+#define OF_CLASSES (OF_LABELS | LOSSES(BP_LOSS_BCE) | LOSSES(BP_LOSS_HINGE))
+#define OF_VALUES                                                                                                    \
+    (LOSSES(BP_LOSS_MSE) | LOSSES(BP_LOSS_MAE) | LOSSES(BP_LOSS_HUBER) | LOSSES(BP_LOSS_POISSON) |                   \
+     LOSSES(BP_LOSS_QUANTILE))
 
 static const struct {
     const char *name;
@@ -19,11 +26,16 @@ static const struct {
     unsigned losses; /* heads it applies to */
 } metrics[BP_METRIC_COUNT] = {
     [BP_METRIC_LOSS] = {"loss", false, ~0u},
-    [BP_METRIC_ACCURACY] = {"accuracy", true, LOSSES(BP_LOSS_CROSS_ENTROPY) | LOSSES(BP_LOSS_BCE)},
-    [BP_METRIC_MSE] = {"mse", false, LOSSES(BP_LOSS_MSE)},
-    [BP_METRIC_RMSE] = {"rmse", false, LOSSES(BP_LOSS_MSE)},
-    [BP_METRIC_MAE] = {"mae", false, LOSSES(BP_LOSS_MSE)},
-    [BP_METRIC_R2] = {"r2", true, LOSSES(BP_LOSS_MSE)},
+    [BP_METRIC_ACCURACY] = {"accuracy", true, OF_CLASSES},
+    [BP_METRIC_MSE] = {"mse", false, OF_VALUES},
+    [BP_METRIC_RMSE] = {"rmse", false, OF_VALUES},
+    [BP_METRIC_MAE] = {"mae", false, OF_VALUES},
+    [BP_METRIC_R2] = {"r2", true, OF_VALUES},
+    [BP_METRIC_TOP_K] = {"top_k", true, OF_LABELS},
+    [BP_METRIC_PRECISION_MACRO] = {"precision_macro", true, OF_CLASSES},
+    [BP_METRIC_RECALL_MACRO] = {"recall_macro", true, OF_CLASSES},
+    [BP_METRIC_F1_MACRO] = {"f1_macro", true, OF_CLASSES},
+    [BP_METRIC_AUC] = {"auc", true, OF_CLASSES},
 };
 
 const char *bp_metric_name(enum bp_metric metric)
@@ -48,7 +60,16 @@ void bp_accumulator_reset(struct bp_accumulator *a)
 
 double bp_loss_unit(enum bp_loss loss, double unit)
 {
-    return loss == BP_LOSS_MSE ? unit * unit : 1.0;
+    switch (loss) {
+    case BP_LOSS_MSE:
+    case BP_LOSS_HUBER:
+        return unit * unit;
+    case BP_LOSS_MAE:
+    case BP_LOSS_QUANTILE:
+        return unit;
+    default:
+        return 1.0;
+    }
 }
 
 /* Whether the label's logit is the largest, and the first of equals. A NaN is never right. */
@@ -84,13 +105,15 @@ static void add_sides(struct bp_accumulator *a, const float *x, const float *tar
 }
 
 /* Welford's recurrence keeps the sum of squared deviations exact where a sum of squares would cancel. */
-static void add_values(struct bp_accumulator *a, const float *x, const float *target, int rows, int n, double unit)
+static void add_values(struct bp_accumulator *a, const float *x, const float *target, int rows, int n, double unit,
+                       bool logarithm)
 {
     size_t count = (size_t)rows * (size_t)n;
 
     for (size_t i = 0; i < count; i++) {
         double t = (double)target[i] * unit;
-        double e = ((double)x[i] - (double)target[i]) * unit;
+        double y = logarithm ? bp_exp((double)x[i]) : (double)x[i];
+        double e = (y - (double)target[i]) * unit;
         double d = t - a->mean;
 
         a->squared += e * e;
@@ -116,14 +139,21 @@ void bp_accumulator_add(struct bp_accumulator *a, struct bp_exec *exec, const st
     a->rows += rows;
     switch (head->loss) {
     case BP_LOSS_CROSS_ENTROPY:
+    case BP_LOSS_MULTI_MARGIN:
         add_classes(a, x, targets->label, rows, head->outputs);
         break;
     case BP_LOSS_BCE:
+    case BP_LOSS_HINGE:
         add_sides(a, x, targets->value, rows, head->outputs);
         break;
     case BP_LOSS_MSE:
-        add_values(a, x, targets->value, rows, head->outputs, unit);
+    case BP_LOSS_MAE:
+    case BP_LOSS_HUBER:
+    case BP_LOSS_POISSON:
+    case BP_LOSS_QUANTILE:
+        add_values(a, x, targets->value, rows, head->outputs, unit, head->loss == BP_LOSS_POISSON);
         break;
+    case BP_LOSS_KL_DIV:
     case BP_LOSS_COUNT:
         break;
     }
@@ -147,8 +177,7 @@ double bp_accumulator_value(const struct bp_accumulator *a, enum bp_metric metri
         return a->absolute / a->outputs;
     case BP_METRIC_R2:
         return a->deviation > 0.0 ? 1.0 - a->squared / a->deviation : NAN;
-    case BP_METRIC_COUNT:
-        break;
+    default: /* of scores.h */
+        return NAN;
     }
-    return NAN;
 }

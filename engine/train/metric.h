@@ -2,10 +2,11 @@
  *
  * Accumulated batch after batch in double, row after row in ascending order: the result does not depend on batch
  * sizes or threads.
- *   accuracy   share of rows whose largest logit (the first of equals) is the label; bce: of outputs on the right
- *              side of 0
+ *   accuracy   share of rows whose largest logit (the first of equals) is the label; bce, hinge: of outputs on the
+ *              right side of 0
  *   mse, rmse, mae, r2 = 1 - SS_res / SS_tot, over all outputs together where a head has several; r2 of a constant
- *              target is NaN
+ *              target is NaN; poisson: of the rate e^x
+ *   the others are in scores.h
  *
  * Threads: an accumulator belongs to one thread.
  */
@@ -22,6 +23,11 @@ enum bp_metric {
     BP_METRIC_RMSE,
     BP_METRIC_MAE,
     BP_METRIC_R2,
+    BP_METRIC_TOP_K, /* from here to AUC: scores.h */
+    BP_METRIC_PRECISION_MACRO,
+    BP_METRIC_RECALL_MACRO,
+    BP_METRIC_F1_MACRO,
+    BP_METRIC_AUC,
     BP_METRIC_COUNT
 };
 

@@ -71,7 +71,9 @@ static double batch_loss(const struct bp_trainer *t, int rows)
             weights += (double)weight[r];
             losses += (double)weight[r] * (double)loss[r];
         }
-        sum += head->weight * (losses / weights) * bp_loss_unit(head->loss, bp_head_unit(t->source, h));
+        sum += weights > 0.0
+                   ? head->weight * (losses / weights) * bp_loss_unit(head->loss, bp_head_unit(t->source, h))
+                   : 0.0;
     }
     return sum;
 }
@@ -109,6 +111,7 @@ static bp_status update(struct bp_trainer *t, struct bp_team *team, struct bp_er
         scale = t->config.clip_grad_norm / (sqrt(squares) + CLIP_EPS);
         scale = scale < 1.0 ? scale : 1.0;
     }
+    t->clip = scale;
     bp_optimizer_step(&t->config.optimizer, t->model, team, t->config.optimizer.lr, scale, (uint64_t)t->at.step + 1);
     bp_model_pack(t->model, team);
     return BP_OK;
@@ -140,6 +143,7 @@ static bp_status step(struct run *run)
     }
     for (int h = 0; h < t->graph->nheads; h++) {
         bp_accumulator_add(&t->epoch_accs[h], t->exec, &t->graph->heads[h], h, n, bp_head_unit(t->source, h));
+        bp_scores_add(t->epoch_scores[h], t->exec, h, n);
     }
     t->batch_loss = batch_loss(t, n);
     t->at.step++;
@@ -147,6 +151,48 @@ static bp_status step(struct run *run)
     t->at.samples += n;
     t->at.seconds = run->earlier + (now() - run->started);
     return BP_OK;
+}
+
+/* A training pass writes running statistics before anybody knows whether its numbers are finite: a step that failed
+ * leaves those that were there before it. */
+static bp_status step_or_stay(struct run *run)
+{
+    struct bp_trainer *t = run->t;
+    size_t bytes = t->graph->nstats * sizeof *t->stats_before;
+    bp_status status;
+
+    memcpy(t->stats_before, t->model->stats, bytes);
+    status = step(run);
+    if (status != BP_OK) {
+        memcpy(t->model->stats, t->stats_before, bytes);
+    }
+    return status;
+}
+
+/* A step, with a sample of the layers where one is due. One that failed is looked at too: for the blame. */
+static bp_status watched_step(struct run *run)
+{
+    struct bp_trainer *t = run->t;
+    const struct bp_train_hooks *hooks = run->hooks;
+    bool able = t->sampler != NULL && hooks->layers != NULL;
+    int64_t number = t->at.step + 1, steps = t->steps_per_epoch * t->config.epochs;
+    bool watched = able && bp_layer_sampler_due(t->sampler, number, steps);
+    bp_status status = BP_OK;
+
+    if (watched) {
+        status = bp_layer_sampler_before(t->sampler, run->team, number, run->err);
+    }
+    if (status == BP_OK) {
+        status = step_or_stay(run);
+    }
+    if (able && !watched && status == BP_NONFINITE) {
+        watched = bp_layer_sampler_before(t->sampler, run->team, number, NULL) == BP_OK;
+    }
+    if (watched) {
+        hooks->layers(hooks->ctx,
+                      bp_layer_sampler_after(t->sampler, t->at.epoch + 1, number, t->clip, status == BP_OK));
+    }
+    return status;
 }
 
 static void report_step(const struct run *run)
@@ -250,7 +296,7 @@ static bp_status loop(struct run *run)
             run->outcome = BP_RUN_FINISHED;
             return offer_checkpoint(run, true);
         }
-        status = step(run);
+        status = watched_step(run);
         if (status != BP_OK) {
             return status;
         }

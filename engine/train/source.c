@@ -180,7 +180,17 @@ void bp_source_gather_values(const struct bp_source *source, int head, const uin
     const struct bp_target *t = &source->targets[head];
     size_t size = bp_column_size(t->type);
 
-    for (int r = 0; r < n; r++) {
+    if (t->inputs) {
+        bp_source_gather(source, rows, n, value);
+        return;
+    }
+    for (int r = 0; r < n && t->nparts > 0; r++) {
+        for (int i = 0; i < t->nparts; i++) {
+            double v = load(t->parts[i].type, row_at(source, rows[r], t->parts[i].offset));
+            value[(size_t)r * (size_t)t->nparts + (size_t)i] = (float)((v - t->shift) * t->scale);
+        }
+    }
+    for (int r = 0; r < n && t->nparts == 0; r++) {
         const uint8_t *from = row_at(source, rows[r], t->offset);
 
         if (t->is_class) {
@@ -192,5 +202,21 @@ void bp_source_gather_values(const struct bp_source *source, int head, const uin
             double v = load(t->type, from + (size_t)i * size);
             value[(size_t)r * (size_t)t->count + (size_t)i] = (float)((v - t->shift) * t->scale);
         }
+    }
+}
+
+void bp_source_gather_weights(const struct bp_source *source, int head, const uint32_t *rows, int n, float *weight)
+{
+    const struct bp_target *t = &source->targets[head];
+
+    for (int r = 0; r < n; r++) {
+        double w = source->weighted ? load(source->weight_type, row_at(source, rows[r], source->weight_offset)) : 1.0;
+
+        if (t->class_weights != NULL) {
+            double v = load(t->type, row_at(source, rows[r], t->offset));
+            int level = t->is_class ? find_level(t->values, t->classes, v) : v >= 0.5;
+            w *= level < 0 ? 0.0 : t->class_weights[level];
+        }
+        weight[r] = (float)w;
     }
 }

@@ -40,6 +40,12 @@ struct bp_feature {
     int output;           /* index of its first output among the inputs of the network */
 };
 
+/* One of several columns that are the outputs of one head. */
+struct bp_target_part {
+    enum bp_column_type type;
+    size_t offset;
+};
+
 /* The target of one head. */
 struct bp_target {
     bool is_class;
@@ -50,6 +56,11 @@ struct bp_target {
     const double *values; /* class of a numeric column: the classes' values, ascending (borrowed); NULL: v is the
                            * class */
     double shift, scale;  /* value target: t = (v - shift) * scale; 0 and 1 for none */
+    bool inputs;          /* the target is the network's own input (an autoencoder): nothing above is used */
+    int nparts;           /* the values come from so many columns instead of `count` adjacent ones; 0: they do not */
+    const struct bp_target_part *parts; /* borrowed */
+    const double *class_weights;        /* weight of a row by its class (a value target of one output has the classes
+                                         * 0 and 1: below 1/2, and from there on); NULL: all 1 (borrowed) */
 };
 
 struct bp_source {
@@ -61,6 +72,9 @@ struct bp_source {
     int inputs;   /* sum of the features' outputs: the network's input elements */
     int ntargets; /* one a head, in the order of the heads */
     struct bp_target *targets;
+    bool weighted; /* rows have a column of weights, finite and at least 0 */
+    enum bp_column_type weight_type;
+    size_t weight_offset;
 };
 
 /* Gathers rows[0..n) (indices into the source) into x, (n, inputs). */
@@ -71,5 +85,8 @@ void bp_source_gather(const struct bp_source *source, const uint32_t *rows, int 
  * class as a number, (n, 1), NaN for -1: what a bce head with one output learns. */
 void bp_source_gather_labels(const struct bp_source *source, int head, const uint32_t *rows, int n, int32_t *label);
 void bp_source_gather_values(const struct bp_source *source, int head, const uint32_t *rows, int n, float *value);
+
+/* The weight of each row for one head: that of its column times that of its class; 1 where there is neither. */
+void bp_source_gather_weights(const struct bp_source *source, int head, const uint32_t *rows, int n, float *weight);
 
 #endif

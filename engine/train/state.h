@@ -6,6 +6,7 @@
 #define BP_TRAIN_STATE_H
 
 #include "train/checkpoint.h"
+#include "train/scores.h"
 #include "train/trainer.h"
 
 /* Everything that changes while training, apart from the model's numbers, the best copy and the accumulators: what a
@@ -34,11 +35,16 @@ struct bp_trainer {
     int64_t steps_per_epoch;
     uint32_t *order;                        /* the training rows in the order of epoch order_epoch */
     int64_t order_epoch;                    /* -1: none yet */
-    float *best;                            /* nparams + nstats of the best epoch */
+    float *best;                            /* nparams + nstats of the best epoch; in the same block: */
+    float *stats_before;                    /* nstats: those before the step going on */
     struct bp_accumulator *epoch_accs;      /* of the open epoch, one a head */
     struct bp_accumulator *validation_accs; /* scratch of an evaluation, one a head */
+    struct bp_scores **epoch_scores;        /* as the accumulators: one a head */
+    struct bp_scores **validation_scores;   /* NULL without validation rows */
     struct bp_position at;
     double batch_loss; /* of the last step */
+    double clip;       /* factor of the gradients in the last update; 1: they were not clipped */
+    struct bp_layer_sampler *sampler; /* NULL without layer_stats */
 };
 
 /* Whether the best parameters are others than the present ones. */
@@ -47,8 +53,8 @@ static inline bool bp_trainer_best_is_apart(const struct bp_trainer *t)
     return t->at.best.any && t->at.best.step != t->at.step;
 }
 
-/* Bytes of a checkpoint of a graph with so many optimizer slots, at most. BP_LIMIT on overflow. */
-bp_status bp_checkpoint_estimate(const struct bp_graph *graph, int nslots, size_t *ret);
+/* Bytes of a checkpoint of a graph with so many optimizer slots and counts of scores, at most. BP_LIMIT on overflow. */
+bp_status bp_checkpoint_estimate(const struct bp_graph *graph, int nslots, size_t ncounts, size_t *ret);
 
 /* Factor from a head's training loss to the target's own units. */
 double bp_head_unit(const struct bp_source *source, int head);

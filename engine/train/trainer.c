@@ -39,7 +39,8 @@ static bp_status sizes_of(const struct bp_train_config *config, const struct bp_
         s.evaluation_capacity = (int)(fit > least ? fit : least);
     }
     if (!bp_size_mul(train_rows, sizeof(uint32_t), &s.order) ||
-        !bp_size_add(graph->nparams, graph->nstats, &elements) || !bp_size_mul(elements, sizeof(float), &s.best) ||
+        !bp_size_add(graph->nparams, graph->nstats, &elements) ||
+        !bp_size_add(elements, graph->nstats, &elements) || !bp_size_mul(elements, sizeof(float), &s.best) ||
         !bp_size_mul((size_t)graph->nheads, sizeof(struct bp_accumulator), &s.accumulators)) {
         return BP_LIMIT;
     }
@@ -77,6 +78,15 @@ static bp_status check_config(const struct bp_train_config *c, const struct bp_g
     return BP_OK;
 }
 
+/* Values of a target that is no class for its head. */
+static int values_of(const struct bp_source *source, const struct bp_target *target)
+{
+    return target->inputs       ? source->inputs
+           : target->nparts > 0 ? target->nparts
+           : target->is_class   ? 1
+                                : target->count;
+}
+
 static bp_status check_rows(const struct bp_graph *graph, const struct bp_source *source,
                             const struct bp_split *split, struct bp_error *err)
 {
@@ -88,10 +98,10 @@ static bp_status check_rows(const struct bp_graph *graph, const struct bp_source
     for (int h = 0; h < graph->nheads; h++) {
         const struct bp_head *head = &graph->heads[h];
         const struct bp_target *target = &source->targets[h];
-        bool classes = head->loss == BP_LOSS_CROSS_ENTROPY;
+        bool classes = bp_loss_takes_labels(head->loss);
 
         if (classes ? !target->is_class || target->classes > head->outputs
-                    : head->outputs != (target->is_class ? 1 : target->count)) {
+                    : head->outputs != values_of(source, target)) {
             return bp_fail_at(err, BP_INVALID, graph->nodes[head->node].name,
                               "%d outputs with the loss %s do not fit the target", head->outputs,
                               bp_loss_name(head->loss));
@@ -109,11 +119,45 @@ static bp_status check_rows(const struct bp_graph *graph, const struct bp_source
 static bp_status check_monitor(const struct bp_train_config *c, const struct bp_graph *graph, struct bp_error *err)
 {
     for (int h = 0; h < graph->nheads; h++) {
-        if (bp_metric_applies(c->monitor.metric, graph->heads[h].loss)) {
+        if ((c->monitor.head == 0 || c->monitor.head == h + 1) &&
+            bp_metric_applies(c->monitor.metric, graph->heads[h].loss)) {
             return BP_OK;
         }
     }
     return bp_fail(err, BP_INVALID, "%s cannot be monitored: no output has it", bp_metric_name(c->monitor.metric));
+}
+
+#define TOP_K 5 /* of top_k where nothing is said */
+
+/* One array of scores, a head each; of validation rows with the ranks that auc needs. */
+static bp_status make_scores(const struct bp_trainer *t, uint64_t rows, struct bp_scores ***ret, struct bp_error *err)
+{
+    const struct bp_graph *graph = t->graph;
+    struct bp_scores **scores = bp_alloc((size_t)graph->nheads * sizeof *scores);
+    bp_status status = scores == NULL ? bp_fail(err, BP_NOMEM, "no memory for metrics") : BP_OK;
+
+    for (int h = 0; h < graph->nheads && status == BP_OK; h++) {
+        status = bp_scores_new(&graph->heads[h], t->config.metrics, t->config.top_k > 0 ? t->config.top_k : TOP_K,
+                               rows, &scores[h], err);
+    }
+    *ret = scores; /* also a part of them: the trainer frees it */
+    return status;
+}
+
+static void free_scores(const struct bp_graph *graph, struct bp_scores **scores)
+{
+    for (int h = 0; scores != NULL && h < graph->nheads; h++) {
+        bp_scores_free(scores[h]);
+    }
+    bp_free(scores);
+}
+
+static struct bp_layer_sampler_options sampler_options(const struct bp_train_config *config, uint64_t train_rows)
+{
+    return (struct bp_layer_sampler_options){.batch_size = config->batch_size,
+                                             .threads = config->threads,
+                                             .seed = config->seed,
+                                             .nrows = train_rows};
 }
 
 static bp_status make_parts(struct bp_trainer *t, const struct sizes *s, struct bp_error *err)
@@ -142,7 +186,20 @@ static bp_status make_parts(struct bp_trainer *t, const struct sizes *s, struct 
     if (t->order == NULL || t->best == NULL || t->epoch_accs == NULL || t->validation_accs == NULL) {
         return bp_fail(err, BP_NOMEM, "no memory for a training run of %zu parameters", t->graph->nparams);
     }
-    return bp_initialize(t->model, t->config.seed, err);
+    t->stats_before = t->best + t->graph->nparams + t->graph->nstats;
+    if (t->config.layer_stats) {
+        struct bp_layer_sampler_options o = sampler_options(&t->config, t->split->count[BP_TRAIN]);
+        o.rows = t->split->rows[BP_TRAIN];
+        status = bp_layer_sampler_new(t->model, t->source, &o, &t->sampler, err);
+        if (status != BP_OK) {
+            return status;
+        }
+    }
+    status = make_scores(t, 0, &t->epoch_scores, err);
+    if (status == BP_OK && t->split->count[BP_VALIDATION] > 0) {
+        status = make_scores(t, t->split->count[BP_VALIDATION], &t->validation_scores, err);
+    }
+    return status == BP_OK ? bp_initialize(t->model, t->config.seed, err) : status;
 }
 
 bp_status bp_trainer_new(const struct bp_train_config *config, const struct bp_graph *graph,
@@ -178,6 +235,7 @@ bp_status bp_trainer_new(const struct bp_train_config *config, const struct bp_g
     t->evaluation_capacity = sizes.evaluation_capacity;
     t->steps_per_epoch = (int64_t)((rows + (uint64_t)config->batch_size - 1) / (uint64_t)config->batch_size);
     t->order_epoch = -1;
+    t->clip = 1.0;
     status = make_parts(t, &sizes, err);
     if (status != BP_OK) {
         bp_trainer_free(t);
@@ -192,6 +250,7 @@ void bp_trainer_free(struct bp_trainer *t)
     if (t == NULL) {
         return;
     }
+    bp_layer_sampler_free(t->sampler);
     bp_exec_free(t->exec);
     bp_exec_free(t->evaluation);
     bp_model_free(t->model);
@@ -199,6 +258,8 @@ void bp_trainer_free(struct bp_trainer *t)
     bp_free(t->best);
     bp_free(t->epoch_accs);
     bp_free(t->validation_accs);
+    free_scores(t->graph, t->epoch_scores);
+    free_scores(t->graph, t->validation_scores);
     bp_free(t);
 }
 
@@ -207,7 +268,7 @@ bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct
 {
     int slots = bp_optimizer_slots(&config->optimizer);
     struct sizes s;
-    size_t part[8], sum = 0;
+    size_t part[10] = {0}, sum = 0, counts = 0, scores = 0;
     bp_status status = check_config(config, graph, train_rows, NULL);
 
     if (status == BP_OK) {
@@ -225,7 +286,12 @@ bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct
         status = bp_exec_estimate(graph, &o, &part[2]);
     }
     if (status == BP_OK) {
-        status = bp_checkpoint_estimate(graph, slots, &part[3]);
+        counts = bp_scores_counts(graph, config->metrics);
+        status = bp_checkpoint_estimate(graph, slots, counts, &part[3]);
+    }
+    if (status == BP_OK && config->layer_stats) {
+        struct bp_layer_sampler_options o = sampler_options(config, train_rows);
+        status = bp_layer_sampler_estimate(graph, &o, &part[9]);
     }
     if (status != BP_OK) {
         return status;
@@ -234,7 +300,12 @@ bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct
     part[5] = s.best;
     part[6] = 2 * s.accumulators;
     part[7] = sizeof(struct bp_trainer);
-    for (int i = 0; i < 8; i++) {
+    for (int h = 0; h < graph->nheads; h++) {
+        scores += bp_scores_estimate(&graph->heads[h], config->metrics, false) +
+                  bp_scores_estimate(&graph->heads[h], config->metrics, true) + 2 * sizeof(struct bp_scores *);
+    }
+    part[8] = scores;
+    for (int i = 0; i < 10; i++) {
         if (!bp_size_add(sum, part[i], &sum)) {
             return BP_LIMIT;
         }
@@ -266,7 +337,17 @@ void bp_trainer_best(const struct bp_trainer *t, struct bp_best *ret)
     *ret = t->at.best;
 }
 
+static bool hands_out_best(const struct bp_trainer *t)
+{
+    return t->config.restore_best && t->at.best.any;
+}
+
 const float *bp_trainer_final_params(const struct bp_trainer *t)
 {
-    return t->config.restore_best && t->at.best.any ? t->best : t->model->params;
+    return hands_out_best(t) ? t->best : t->model->params;
+}
+
+const float *bp_trainer_final_stats(const struct bp_trainer *t)
+{
+    return hands_out_best(t) ? t->best + t->graph->nparams : t->model->stats;
 }

@@ -16,6 +16,7 @@
 #ifndef BP_TRAIN_TRAINER_H
 #define BP_TRAIN_TRAINER_H
 
+#include "train/layer_stats.h"
 #include "train/metric.h"
 #include "train/optimizer.h"
 #include "train/source.h"
@@ -27,6 +28,7 @@
 struct bp_monitor {
     enum bp_metric metric;
     bool validation; /* on the validation rows; false: on the training rows */
+    int head;        /* whose metric, from 1; 0: the total loss, or the metric of the first head that has it */
 };
 
 struct bp_train_config {
@@ -46,6 +48,8 @@ struct bp_train_config {
     double checkpoint_seconds; /* and when so many seconds have passed; 0 for never */
     int threads;               /* capacity of the team, 1 to BP_TEAM_MAX */
     unsigned metrics;          /* bit set of enum bp_metric, loss always */
+    int top_k;                 /* of BP_METRIC_TOP_K; 0 is 5 */
+    bool layer_stats;          /* sample the layers while training (layer_stats.h); changes no number of the training */
 };
 
 enum bp_stop_reason { BP_STOP_NONE, BP_STOP_MAX_EPOCHS, BP_STOP_EARLY, BP_STOP_USER };
@@ -78,9 +82,11 @@ struct bp_train_hooks {
     void (*progress)(void *ctx, const struct bp_progress *progress);
     /* A value of a series: "batch_loss" (by step), "loss", "val_accuracy" ... (at the end of an epoch), for the epoch
      * of that number, from 1. Losses are those of the data alone, without penalties, in the targets' own units. With
-     * several heads "loss" is the total (sum of head weight * head loss), and each head h from 0 has "loss_h",
-     * "accuracy_h" and so on. */
+     * several heads "loss" is the total (sum of head weight * head loss), and each head has "loss_x", "accuracy_x"
+     * and so on, x being its label, or its number from 0. auc is computed on validation rows only. */
     void (*metric)(void *ctx, const char *name, int64_t epoch, int64_t step, double value);
+    /* What goes on in the layers at a step, where config.layer_stats is on: some steps, and one that failed. */
+    void (*layers)(void *ctx, const struct bp_layer_sample *sample);
     /* End of an epoch, after its metrics. */
     void (*epoch)(void *ctx, const struct bp_progress *progress, const struct bp_best *best);
     /* Time to store a checkpoint: the host calls bp_checkpoint_encode. must is false where it may be skipped (the
@@ -114,6 +120,9 @@ void bp_trainer_best(const struct bp_trainer *trainer, struct bp_best *ret);
 /* The parameters that a finished job hands out: the best ones where restore_best and any, else the latest.
  * Borrowed; graph->nparams floats. */
 const float *bp_trainer_final_params(const struct bp_trainer *trainer);
+
+/* The running statistics that belong to them; borrowed; graph->nstats floats. */
+const float *bp_trainer_final_stats(const struct bp_trainer *trainer);
 
 /* Evaluates parameters on some rows of a source, batch by batch, in prediction mode: accs takes one accumulator for
  * each head. visit (may be NULL) sees each batch after its pass. When a row has no class where a head needs one, the

@@ -204,10 +204,10 @@ static inline struct bp_train_config config_default(void)
         .batch_size = 32,
         .shuffle = true,
         .optimizer = {.kind = BP_ADAM, .lr = 0.001, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8},
-        .monitor = {BP_METRIC_LOSS, true},
+        .monitor = {BP_METRIC_LOSS, true, 0},
         .restore_best = true,
         .threads = 1,
-        .metrics = ~0u,
+        .metrics = (1u << BP_METRIC_TOP_K) - 1,
     };
 }
 

@@ -285,7 +285,7 @@ static void test_restore_best(void **state)
     (void)state;
     c.epochs = 12;
     c.optimizer.lr = 0.3;
-    c.monitor = (struct bp_monitor){BP_METRIC_ACCURACY, true};
+    c.monitor = (struct bp_monitor){BP_METRIC_ACCURACY, true, 0};
     t = trainer_new(&c, graph, &data);
     assert_int_equal(run(t, &h, &err), BP_RUN_FINISHED);
     bp_trainer_best(t, &best);
