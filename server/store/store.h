@@ -10,7 +10,7 @@
  * hold a transaction while a client is slow.
  *
  * One family of statements a file: store_datasets.c, store_jobs.c, store_events.c, store_metrics.c,
- * store_checkpoints.c, store_keys.c. Their functions take a struct bp_db: the connection of a piece of work. They
+ * store_layers.c, store_checkpoints.c, store_keys.c. Their functions take a struct bp_db: the connection of a piece of work. They
  * run inside bp_store_write/post/read callbacks only.
  *
  * Times are milliseconds since 1970 UTC. Strings returned in row structs are malloc'd unless they are arrays; each
@@ -221,6 +221,25 @@ bp_status bp_db_metric_list(struct bp_db *db, const char *job, const char *const
                             int64_t from_step, bp_metric_visit *visit, void *arg, struct bp_error *err);
 /* Deletes points after a step: a resumed job writes them again. */
 bp_status bp_db_metric_trim(struct bp_db *db, const char *job, int64_t after_step, struct bp_error *err);
+
+/* --- layers ------------------------------------------------------------------------------------------------------
+ * What went on in the layers at sampled steps (engine/train/layer_stats.h says what each figure is). */
+struct bp_layer_row {
+    int64_t epoch, step;
+    int layer; /* 0: the whole network; from 1: its layers, from the input to the output */
+    char name[72], type[40], activation[40];
+    bool hidden;
+    double loss; /* of the probe: in the row of the network; NaN in others */
+    double gradient_norm, clipped_norm, weight_norm, update_ratio, delta_norm, mean, spread, dead, saturated, alike;
+};
+/* Upserts by (job, step, layer). */
+bp_status bp_db_layer_add(struct bp_db *db, const char *job, const struct bp_layer_row *rows, size_t n,
+                          struct bp_error *err);
+/* Ordered by step, then layer. */
+typedef bp_status bp_layer_visit(void *arg, const struct bp_layer_row *row);
+bp_status bp_db_layer_list(struct bp_db *db, const char *job, bp_layer_visit *visit, void *arg, struct bp_error *err);
+/* Deletes samples after a step, as bp_db_metric_trim does (which calls it). */
+bp_status bp_db_layer_trim(struct bp_db *db, const char *job, int64_t after_step, struct bp_error *err);
 
 /* --- checkpoints -----------------------------------------------------------------------------------------------
  * Chunk rows of at most BP_CHUNK_BYTES, then the manifest row with the hash of everything, last: a checkpoint

@@ -152,5 +152,6 @@ bp_status bp_db_metric_trim(struct bp_db *db, const char *job, int64_t after_ste
         return status;
     sqlite3_bind_int64(stmt, 1, key);
     sqlite3_bind_int64(stmt, 2, after_step);
-    return bp_db_finish(db, stmt, "trimming metrics", err);
+    status = bp_db_finish(db, stmt, "trimming metrics", err);
+    return status == BP_OK ? bp_db_layer_trim(db, job, after_step, err) : status;
 }

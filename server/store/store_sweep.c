@@ -22,6 +22,9 @@ static const char sql_points[] = "DELETE FROM point WHERE series = ?1 AND step I
 static const char sql_series_delete[] = "DELETE FROM series WHERE id = ?1";
 static const char sql_events[] = "DELETE FROM event WHERE job = ?1 AND seq IN"
                                  " (SELECT seq FROM event WHERE job = ?1 ORDER BY seq LIMIT ?2)";
+static const char sql_samples[] = "DELETE FROM layer_sample WHERE job = ?1 AND step IN"
+                                  " (SELECT step FROM layer_sample WHERE job = ?1 ORDER BY step LIMIT ?2)";
+static const char sql_layers[] = "DELETE FROM layer WHERE job = ?1";
 static const char sql_job_delete[] = "DELETE FROM job WHERE seq = ?1";
 static const char sql_blob[] = "SELECT id FROM blob INDEXED BY blob_to_sweep WHERE live = 0 ORDER BY id";
 static const char sql_chunks[] = "DELETE FROM chunk WHERE blob = ?1 AND n IN"
@@ -76,7 +79,12 @@ static bp_status sweep_job(struct bp_db *db, int64_t job, struct bp_error *err)
     }
     if (status != BP_NOT_FOUND)
         return status;
-    status = delete_some(db, sql_events, job, EVENTS_A_SLICE, &rows, err);
+    status = delete_some(db, sql_samples, job, POINTS_A_SLICE, &rows, err);
+    if (status != BP_OK || rows >= POINTS_A_SLICE)
+        return status;
+    status = delete_some(db, sql_layers, job, 0, &rows, err);
+    if (status == BP_OK)
+        status = delete_some(db, sql_events, job, EVENTS_A_SLICE, &rows, err);
     if (status == BP_OK && rows < EVENTS_A_SLICE)
         status = delete_some(db, sql_job_delete, job, 0, &rows, err);
     return status;

@@ -1,6 +1,7 @@
 /* bench.c: samples per second of real training steps, workload by workload.
  *
  *   backpropd-bench [--workloads FILE] [--only NAME] [--threads N] [--seconds S] [--repeat R]
+ *                   [--layer-stats 1]
  *
  * Prints one JSON line a workload. A step is what a job does: gather a shuffled batch from table rows, forward, loss,
  * backward, check, update, pack. The peak of the FMA units is measured on the same threads in the same run, so that
@@ -21,7 +22,7 @@
 
 struct arguments {
     const char *workloads, *only;
-    int threads, repeat;
+    int threads, repeat, layer_stats;
     double seconds;
 };
 
@@ -225,6 +226,11 @@ static void epoch(void *ctx, const struct bp_progress *p, const struct bp_best *
     (void)ctx, (void)p, (void)best;
 }
 
+static void layers(void *ctx, const struct bp_layer_sample *sample)
+{
+    (void)ctx, (void)sample;
+}
+
 static bp_status checkpoint(void *ctx, struct bp_trainer *trainer, bool must, struct bp_error *err)
 {
     (void)ctx, (void)trainer, (void)must, (void)err;
@@ -239,6 +245,7 @@ static double run_once(struct bench *b, double seconds)
                                    .command = command,
                                    .progress = progress,
                                    .metric = metric,
+                                   .layers = layers,
                                    .epoch = epoch,
                                    .checkpoint = checkpoint};
     if (bp_trainer_new(&b->config, b->graph, &b->source, &b->split, &trainer, &err))
@@ -266,7 +273,10 @@ static void run(const json_t *w, const struct arguments *a)
                 adam ? (struct bp_optimizer){.kind = BP_ADAM, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}
                      : (struct bp_optimizer){.kind = BP_SGD, .lr = 1e-2, .momentum = 0.9},
             .log_every_steps = 1000,
-            .threads = a->threads};
+            .threads = a->threads,
+            .layer_stats = a->layer_stats != 0};
+        if (a->layer_stats) /* a run of a length for which the interval between samples is not stretched */
+            b.config.epochs = 80000 / (1 + (int64_t)b.split.count[BP_TRAIN] / b.config.batch_size) + 1;
         double best = 0;
         for (int i = 0; i < a->repeat; i++) {
             double rate = run_once(&b, a->seconds);
@@ -308,6 +318,8 @@ int main(int argc, char **argv)
             a.seconds = atof(value);
         else if (!strcmp(argv[i], "--repeat"))
             a.repeat = atoi(value);
+        else if (!strcmp(argv[i], "--layer-stats"))
+            a.layer_stats = atoi(value);
         else
             die("unknown option", NULL);
         i++;
