@@ -44,6 +44,9 @@ bp_handler bp_api_metrics;     /* GET /v1/jobs/{id}/metrics */
 bp_handler bp_api_events;      /* GET /v1/jobs/{id}/events */
 bp_handler bp_api_checkpoints; /* GET /v1/jobs/{id}/checkpoints */
 
+/* layers.c: pool */
+bp_handler bp_api_layers; /* GET /v1/jobs/{id}/layers */
+
 /* weights.c: pool; npz reads all weights once, for its checksums */
 bp_handler bp_api_weights;             /* GET /v1/jobs/{id}/weights?format=&checkpoint= */
 bp_handler bp_api_weights_safetensors; /* GET /v1/jobs/{id}/weights.safetensors?checkpoint= */

@@ -38,6 +38,8 @@ const struct bp_route bp_routes[] = {
      "names from_step max_points reduce render", "series of loss, accuracy …"},
     {"GET", "/v1/jobs/{}/events", bp_api_events, BP_RUN_INLINE, BP_BODY_NONE, 0, "after limit render",
      "the log of what happened"},
+    {"GET", "/v1/jobs/{}/layers", bp_api_layers, BP_RUN_POOL, BP_BODY_NONE, 0, "layer max_points",
+     "gradients, weights, activations of each layer"},
     {"GET", "/v1/jobs/{}/checkpoints", bp_api_checkpoints, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "stored checkpoints"},
 
     {"GET", "/v1/jobs/{}/weights", bp_api_weights, BP_RUN_POOL, BP_BODY_NONE, 0, "format checkpoint",

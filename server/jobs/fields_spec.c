@@ -337,9 +337,8 @@ static const struct bp_field training_fields[] = {
      .help = "batch_loss is recorded every so many steps; max(10, steps / 10000)"},
     {.name = "layer_stats",
      .value = BP_VALUE_BOOL,
-     .flags = BP_LATER,
-     .initial = "false",
-     .help = "statistics of each layer while training"},
+     .initial = "true",
+     .help = "statistics of each layer while training, for GET …/layers and …/diagnosis: under 3 % of the time"},
 };
 static const struct bp_object training_object = {training_fields, N(training_fields)};
 

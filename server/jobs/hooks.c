@@ -7,6 +7,7 @@
 
 #include "log.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,7 @@ static void batch_free(struct bp_batch *b)
     if (!b)
         return;
     free(b->points);
+    free(b->layers);
     free(b->epoch_event);
     free(b);
 }
@@ -39,6 +41,8 @@ static bp_status batch_store(struct bp_db *db, void *arg, struct bp_error *err)
 {
     struct bp_batch *b = arg;
     bp_status status = bp_db_metric_add(db, b->run->id, b->points, b->npoints, err);
+    if (!status && b->nlayers)
+        status = bp_db_layer_add(db, b->run->id, b->layers, b->nlayers, err);
     if (!status && b->epoch_event)
         status = bp_db_event_add(db, b->run->id, "epoch", b->epoch_event, NULL, err);
     return status;
@@ -195,13 +199,59 @@ static void hook_progress(void *ctx, const struct bp_progress *progress)
         }
         pthread_mutex_unlock(&run->live->mutex);
     }
-    if (run->batch && (now - run->flushed_at >= FLUSH_SECONDS || run->batch->npoints >= FLUSH_POINTS))
+    if (run->batch && (now - run->flushed_at >= FLUSH_SECONDS || run->batch->npoints >= FLUSH_POINTS ||
+                       run->batch->nlayers >= FLUSH_POINTS))
         bp_run_flush(run, false);
 }
 
 static void hook_metric(void *ctx, const char *name, int64_t epoch, int64_t step, double value)
 {
     bp_run_point(ctx, name, epoch, step, value);
+}
+
+static struct bp_layer_row layer_row(const struct bp_layer_sample *sample, const struct bp_layer_stat *stat)
+{
+    return (struct bp_layer_row){.epoch = sample->epoch,
+                                 .step = sample->step,
+                                 .loss = NAN,
+                                 .gradient_norm = stat->gradient_norm,
+                                 .clipped_norm = stat->clipped_norm,
+                                 .weight_norm = stat->weight_norm,
+                                 .update_ratio = stat->update_ratio,
+                                 .delta_norm = stat->delta_norm,
+                                 .mean = stat->mean,
+                                 .spread = stat->spread,
+                                 .dead = stat->dead,
+                                 .saturated = stat->saturated,
+                                 .alike = stat->alike};
+}
+
+/* A sample of the layers joins the batch: first the whole network, then layer after layer. */
+static void hook_layers(void *ctx, const struct bp_layer_sample *sample)
+{
+    struct bp_job_run *run = ctx;
+    struct bp_batch *b = batch_open(run);
+    size_t n = (size_t)sample->n + 1;
+    struct bp_layer_row *rows = b ? realloc(b->layers, (b->nlayers + n) * sizeof *rows) : NULL;
+    if (!rows) {
+        bp_log(BP_LOG_ERROR, "no memory for figures of layers", "job", run->id, NULL);
+        return;
+    }
+    b->layers = rows;
+    rows += b->nlayers;
+    b->nlayers += n;
+    rows[0] = layer_row(sample, &sample->total);
+    rows[0].loss = sample->loss;
+    for (int i = 0; i < sample->n; i++) {
+        const struct bp_layer_info *info = &sample->infos[i];
+        struct bp_layer_row *row = &rows[i + 1];
+        *row = layer_row(sample, &sample->stats[i]);
+        row->layer = i + 1;
+        row->hidden = info->hidden;
+        snprintf(row->name, sizeof row->name, "%s", info->name);
+        snprintf(row->type, sizeof row->type, "%s", bp_op_name(info->kind));
+        snprintf(row->activation, sizeof row->activation, "%s", bp_activation_name(info->activation));
+    }
 }
 
 static void epoch_event(struct bp_job_run *run, const struct bp_progress *progress)
@@ -331,6 +381,7 @@ struct bp_train_hooks bp_run_hooks(struct bp_job_run *run)
                                    .command = hook_command,
                                    .progress = hook_progress,
                                    .metric = hook_metric,
+                                   .layers = hook_layers,
                                    .epoch = hook_epoch,
                                    .checkpoint = hook_checkpoint};
 }

@@ -16,6 +16,8 @@ struct bp_batch {
     size_t npoints, capacity;
     struct bp_metric_point *points;
     char *epoch_event; /* data of an "epoch" event, or NULL */
+    size_t nlayers;    /* figures of layers: all samples one after the other */
+    struct bp_layer_row *layers;
 };
 
 struct bp_job_run {

@@ -192,7 +192,6 @@ static void test_names(void **state)
         {"{" IRIS ",'training':{'tolerance':0.1}}", "/training/tolerance", "not_supported"},
         {"{" IRIS ",'training':{'target':{'metric':'loss','value':1}}}", "/training/target", "not_supported"},
         {"{" IRIS ",'training':{'on_divergence':'rollback'}}", "/training/on_divergence", "not_supported"},
-        {"{" IRIS ",'training':{'layer_stats':true}}", "/training/layer_stats", "not_supported"},
         {"{" IRIS ",'training':{'checkpoint':{'keep':5}}}", "/training/checkpoint/keep", "not_supported"},
         {"{'dataset':{'name':'iris','target':'species','class_weights':'balanced'},'layers':[8]}",
          "/dataset/class_weights", "not_supported"},
