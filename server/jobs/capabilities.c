@@ -36,17 +36,18 @@ static json_t *number_json(double value)
 
 static const char *type_word(const struct bp_field *f)
 {
-    static const char *const words[] = {
-        [BP_VALUE_BOOL] = "boolean",  [BP_VALUE_INT] = "integer", [BP_VALUE_REAL] = "number",
-        [BP_VALUE_STRING] = "string", [BP_VALUE_CHOICE] = "name", [BP_VALUE_TYPED] = "name or object",
-        [BP_VALUE_OBJECT] = "object", [BP_VALUE_LIST] = "array",  [BP_VALUE_MAP] = "object",
-        [BP_VALUE_ANY] = "any"};
+    static const char *const words[] = {[BP_VALUE_BOOL] = "boolean",  [BP_VALUE_INT] = "integer",
+                                        [BP_VALUE_REAL] = "number",   [BP_VALUE_STRING] = "string",
+                                        [BP_VALUE_CHOICE] = "name",   [BP_VALUE_TYPED] = "name or object",
+                                        [BP_VALUE_OBJECT] = "object", [BP_VALUE_LIST] = "array",
+                                        [BP_VALUE_MAP] = "object",    [BP_VALUE_EXTENT] = "integer or array",
+                                        [BP_VALUE_ANY] = "any"};
     return words[f->value];
 }
 
 static void put_limits(json_t *out, const struct bp_field *f)
 {
-    bool number = f->value == BP_VALUE_INT || f->value == BP_VALUE_REAL;
+    bool number = f->value == BP_VALUE_INT || f->value == BP_VALUE_REAL || f->value == BP_VALUE_EXTENT;
     if (!number && f->max > 0) {
         put(out, "min_length", number_json(f->min));
         put(out, "max_length", number_json(f->max));
@@ -71,6 +72,8 @@ static json_t *field_json(const struct bp_field *f)
     put_limits(out, f);
     if (f->flags & BP_AUTO)
         put(out, "words", words_json("auto"));
+    if (f->words)
+        put(out, "words", words_json(f->words));
     if (f->value == BP_VALUE_OBJECT)
         put(out, "members", fields_json(f->object));
     const struct bp_field *item = f->item ? f->item : f;

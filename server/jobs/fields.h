@@ -26,6 +26,7 @@ enum bp_value {
     BP_VALUE_OBJECT, /* of `object` */
     BP_VALUE_LIST,   /* of `item`; min, max: length */
     BP_VALUE_MAP,    /* free keys, values of `item`; max: entries; text: rules for the keys */
+    BP_VALUE_EXTENT, /* an integer for all axes, or a list of one for each of `axes`; or one of `words` */
     BP_VALUE_ANY
 };
 
@@ -56,6 +57,8 @@ struct bp_field {
     const struct bp_field *item;
     const char *(*text)(const char *value); /* what is wrong with a string, or NULL */
     const char *also;                       /* OBJECT: its short form, in words */
+    const char *words;                      /* EXTENT: words accepted instead, separated by spaces */
+    int axes;                               /* EXTENT: how long a list is */
     const char *help;
 };
 

@@ -109,12 +109,14 @@ static const struct bp_field layer_common[] = {
      .help = "unique; names its tensors (name.weight); by default dense_1, dropout_1, …"},
     {.name = "inputs",
      .value = BP_VALUE_LIST,
-     .flags = BP_NULLABLE | BP_LATER | BP_SINGLE,
+     .flags = BP_NULLABLE | BP_SINGLE,
      .min = 1,
      .max = 16,
      .item = &name_item,
-     .help = "names of the layers it reads; the default is the layer above"},
-    BOOL("trainable", BP_LATER, "true", NULL, "false freezes its parameters"),
+     .help = "names of the earlier layers that it reads, \"input\" being the data; the default is the layer above"},
+    BOOL("trainable", 0, "true", NULL,
+         "false freezes its parameters: no gradient, no update, no decay; a frozen batch_norm takes its running "
+         "statistics, and leaves them, as in Keras"),
 };
 
 #define ACTIVATION                                                                                                   \
@@ -151,38 +153,47 @@ static const struct bp_field dense[] = {
      .help = "literal weights [units][in]"},
     {.name = "biases", .value = BP_VALUE_ANY, .flags = BP_NULLABLE | BP_LATER, .help = "literal biases [units]"},
 };
-static const struct bp_field conv[] = {
-    INT("filters", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "out_channels", "how many filters"),
-    {.name = "kernel_size", .value = BP_VALUE_ANY, .flags = BP_REQUIRED, .help = "extent of the window"},
-    {.name = "strides", .value = BP_VALUE_ANY, .initial = "1", .aliases = "stride", .help = "step of the window"},
-    {.name = "padding", .value = BP_VALUE_ANY, .initial = "\"valid\"", .help = "valid, same, or a number"},
-    {.name = "dilation", .value = BP_VALUE_ANY, .initial = "1", .aliases = "dilation_rate", .help = "window spacing"},
-    INT("groups", 1, BP_UNITS_MAX, 0, "1", NULL, "channel groups that do not mix"),
-    ACTIVATION,
-    USE_BIAS,
-    INITIALIZERS,
-    PENALTIES,
-};
+/* An extent of a window along its axes: one number for all, or a list. */
+#define EXTENT(n, count, lo, f, init, alias, text)                                                                   \
+    {                                                                                                                \
+        .name = n, .value = BP_VALUE_EXTENT, .axes = count, .min = lo, .max = 65535, .flags = f, .initial = init,    \
+        .aliases = alias, .help = text                                                                               \
+    }
+#define PADDING(count)                                                                                               \
+    {                                                                                                                \
+        .name = "padding", .value = BP_VALUE_EXTENT, .axes = count, .max = 65535, .initial = "\"valid\"",            \
+        .words = "valid same",                                                                                       \
+        .help = "zeros around the input: none (valid), as many as ceil(input / strides) "                            \
+                "positions need (same; an odd one goes behind), or a number for each side"                           \
+    }
+#define WINDOW(count)                                                                                                \
+    EXTENT("kernel_size", count, 1, BP_REQUIRED, NULL, "kernel", "extent of the window"),                            \
+        EXTENT("strides", count, 1, 0, "1", "stride", "step of the window"), PADDING(count),                         \
+        EXTENT("dilation", count, 1, 0, "1", "dilation_rate", "distance of the window's taps")
+#define FILTERS INT("filters", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "out_channels", "how many filters")
+#define GROUPS INT("groups", 1, BP_UNITS_MAX, 0, "1", NULL, "channel groups that do not mix")
+static const struct bp_field conv1d[] = {FILTERS, WINDOW(1), GROUPS, ACTIVATION, USE_BIAS, INITIALIZERS, PENALTIES};
+static const struct bp_field conv2d[] = {FILTERS, WINDOW(2), GROUPS, ACTIVATION, USE_BIAS, INITIALIZERS, PENALTIES};
 static const struct bp_field depthwise[] = {
     INT("depth_multiplier", 1, 1024, 0, "1", NULL, "filters per channel"),
-    {.name = "kernel_size", .value = BP_VALUE_ANY, .flags = BP_REQUIRED, .help = "extent of the window"},
-    {.name = "strides", .value = BP_VALUE_ANY, .initial = "1", .aliases = "stride", .help = "step of the window"},
-    {.name = "padding", .value = BP_VALUE_ANY, .initial = "\"valid\"", .help = "valid, same, or a number"},
-    {.name = "dilation", .value = BP_VALUE_ANY, .initial = "1", .aliases = "dilation_rate", .help = "window spacing"},
+    WINDOW(2),
     ACTIVATION,
     USE_BIAS,
     INITIALIZERS,
     PENALTIES,
 };
 static const struct bp_field pool[] = {
-    {.name = "pool_size", .value = BP_VALUE_ANY, .initial = "2", .aliases = "kernel_size", .help = "window"},
-    {.name = "strides",
-     .value = BP_VALUE_ANY,
-     .flags = BP_NULLABLE,
-     .initial = "null",
-     .aliases = "stride",
-     .help = "step of the window: pool_size"},
-    {.name = "padding", .value = BP_VALUE_ANY, .initial = "\"valid\"", .help = "valid, same, or a number"},
+    EXTENT("pool_size", 2, 1, 0, "2", "kernel_size", "extent of the window"),
+    EXTENT("strides", 2, 1, BP_NULLABLE, "null", "stride", "step of the window: pool_size"),
+    {.name = "padding",
+     .value = BP_VALUE_EXTENT,
+     .axes = 2,
+     .max = 65535,
+     .initial = "\"valid\"",
+     .words = "valid same",
+     .help =
+         "as of convolutions, at most half of pool_size; what is outside is never the largest, and counts as 0 in "
+         "a mean"},
 };
 static const struct bp_field shape_item = INT("shape", 1, 2147483647.0, 0, NULL, NULL, "an extent");
 static const struct bp_field reshape[] = {
@@ -221,14 +232,28 @@ static const struct bp_field activation[] = {
      .aliases = "function",
      .help = "the function"},
 };
-static const struct bp_field concat[] = {INT("axis", -4, 4, 0, "0", "dim", "joined along: the channels")};
-static const struct bp_field recurrent[] = {
-    INT("units", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "hidden_size", "size of the state"),
-    BOOL("return_sequences", 0, "false", NULL, "every step's state, not the last one only"),
-    BOOL("reverse", 0, "false", "go_backwards", "reads from the end"),
-    USE_BIAS,
-    INITIALIZERS,
-};
+static const struct bp_field concat[] = {
+    INT("axis", -4, 3, BP_NULLABLE, "null", NULL,
+        "of one sample's shape, negative from the end; null is the channels: the first axis, of a sequence [steps, "
+        "features] the last")};
+/* kaiming_uniform is PyTorch's default in these layers too: U(+-1 / sqrt(units)) for all of their tensors. */
+#define RECURRENT                                                                                                    \
+    INT("units", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "hidden_size", "size of the state"),                            \
+        BOOL("return_sequences", 0, "false", NULL, "every step's state, not the last one only"),                     \
+        BOOL("reverse", 0, "false", "go_backwards", "reads from the end; each state stays at its step"), USE_BIAS,   \
+        INITIALIZERS,                                                                                                \
+    {                                                                                                                \
+        .name = "recurrent_initializer", .value = BP_VALUE_TYPED, .initial = "\"kaiming_uniform\"",                  \
+        .family = &bp_initializers, .aliases = "recurrent_init", .help = "the first weights of the state"            \
+    }
+static const struct bp_field simple_rnn[] = {{.name = "activation",
+                                              .value = BP_VALUE_TYPED,
+                                              .initial = "\"tanh\"",
+                                              .family = &bp_activations,
+                                              .aliases = "nonlinearity",
+                                              .help = "of the state: tanh or relu"},
+                                             RECURRENT};
+static const struct bp_field recurrent[] = {RECURRENT};
 static const struct bp_field attention[] = {
     INT("heads", 1, 1024, BP_REQUIRED, NULL, "num_heads", "heads"),
     INT("key_dim", 1, BP_UNITS_MAX, BP_NULLABLE, "null", NULL, "size of a head: features / heads"),
@@ -238,28 +263,29 @@ static const struct bp_field attention[] = {
 
 static const struct bp_kind layers[] = {
     {"dense", "linear fully_connected fc", 0, FIELDS(dense), NULL, "activation(W x + b)"},
-    {"conv1d", NULL, BP_LATER, FIELDS(conv), NULL, "convolution over one axis"},
-    {"conv2d", "conv", BP_LATER, FIELDS(conv), NULL, "convolution over height and width"},
-    {"depthwise_conv2d", NULL, BP_LATER, FIELDS(depthwise), NULL, "one convolution per channel"},
-    {"max_pool2d", "max_pooling2d max_pool", BP_LATER, FIELDS(pool), NULL, "largest value of a window"},
-    {"avg_pool2d", "average_pooling2d avg_pool", BP_LATER, FIELDS(pool), NULL, "mean of a window"},
-    {"global_avg_pool2d", "global_average_pooling2d", BP_LATER, NONE, NULL, "mean of each channel"},
+    {"conv1d", NULL, 0, FIELDS(conv1d), NULL, "convolution over one axis"},
+    {"conv2d", "conv", 0, FIELDS(conv2d), NULL, "convolution over height and width"},
+    {"depthwise_conv2d", NULL, 0, FIELDS(depthwise), NULL, "one convolution per channel"},
+    {"max_pool2d", "max_pooling2d max_pool", 0, FIELDS(pool), NULL, "largest value of a window"},
+    {"avg_pool2d", "average_pooling2d avg_pool", 0, FIELDS(pool), NULL, "mean of a window"},
+    {"global_avg_pool2d", "global_average_pooling2d global_avg_pool", 0, NONE, NULL, "mean of each channel"},
     {"flatten", NULL, 0, NONE, NULL, "any shape as one vector"},
-    {"reshape", NULL, BP_LATER, FIELDS(reshape), NULL, "the same elements in another shape"},
-    {"batch_norm", "batch_norm1d batch_norm2d batch_normalization", BP_LATER, FIELDS(batch_norm), NULL,
+    {"reshape", NULL, 0, FIELDS(reshape), NULL, "the same elements in another shape"},
+    {"batch_norm", "batch_norm1d batch_norm2d batch_normalization", 0, FIELDS(batch_norm), NULL,
      "normalizes over the batch"},
-    {"layer_norm", "layer_normalization", BP_LATER, FIELDS(layer_norm), NULL, "normalizes over a sample"},
-    {"group_norm", "group_normalization", BP_LATER, FIELDS(group_norm), NULL, "normalizes over groups of channels"},
+    {"layer_norm", "layer_normalization", 0, FIELDS(layer_norm), NULL, "normalizes over a sample"},
+    {"group_norm", "group_normalization", 0, FIELDS(group_norm), NULL, "normalizes over groups of channels"},
     {"dropout", NULL, 0, FIELDS(dropout), NULL, "sets elements to 0 at random in training"},
     {"embedding", NULL, BP_LATER, FIELDS(embedding), NULL, "a vector per category"},
     {"activation", NULL, 0, FIELDS(activation), NULL, "an activation on its own"},
-    {"add", NULL, BP_LATER, NONE, NULL, "sum of its inputs"},
-    {"multiply", "mul", BP_LATER, NONE, NULL, "product of its inputs"},
-    {"concat", "concatenate cat", BP_LATER, FIELDS(concat), NULL, "its inputs side by side"},
-    {"simple_rnn", "rnn", BP_LATER, FIELDS(recurrent), NULL, "simple recurrent layer"},
-    {"lstm", NULL, BP_LATER, FIELDS(recurrent), NULL, "long short-term memory"},
-    {"gru", NULL, BP_LATER, FIELDS(recurrent), NULL, "gated recurrent unit"},
-    {"multi_head_attention", "attention", BP_LATER, FIELDS(attention), NULL, "self-attention"},
+    {"add", NULL, 0, NONE, NULL, "sum of its inputs"},
+    {"multiply", "mul", 0, NONE, NULL, "product of its inputs"},
+    {"concat", "concatenate cat", 0, FIELDS(concat), NULL, "its inputs side by side"},
+    {"simple_rnn", "rnn", 0, FIELDS(simple_rnn), NULL, "reads a sequence [steps, features]: h = tanh(W x + V h + b)"},
+    {"lstm", NULL, 0, FIELDS(recurrent), NULL, "reads a sequence [steps, features] with a long short-term memory"},
+    {"gru", NULL, 0, FIELDS(recurrent), NULL, "reads a sequence [steps, features] with gated units"},
+    {"multi_head_attention", "attention", 0, FIELDS(attention), NULL,
+     "self-attention over a sequence [steps, features]; a second input is a mask of its steps"},
 };
 const struct bp_family bp_layers = {.what = "layer",
                                     .plural = "layers",

@@ -1,7 +1,7 @@
 /* plan.c: from a resolved spec to the engine's configuration.
  *
  * Every value is taken from the spec as it stands: a resolved spec has no defaults left to add, so what the echo says
- * is what is run. A dense layer with an activation becomes two nodes, "name" and "name.activation" (no layer of a
+ * is what is run. A layer with weights and an activation becomes two nodes, "name" and "name.activation" (no layer of a
  * user's can have a dot in its name).
  *
  * Threads: pure functions of their arguments.
@@ -97,6 +97,90 @@ static bp_status read_dense(const json_t *layer, struct bp_node *node, struct bp
     return status ? status : read_initializer(json_object_get(layer, "bias_initializer"), &d->bias_init, err);
 }
 
+static bp_status read_recurrent(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    struct bp_recurrent_config *r = &node->u.recurrent;
+    struct bp_activation_config function = {.kind = BP_TANH};
+    const json_t *activation = json_object_get(layer, "activation");
+    r->units = integer(layer, "units");
+    r->return_sequences = truth(layer, "return_sequences");
+    r->reverse = truth(layer, "reverse");
+    r->use_bias = truth(layer, "use_bias");
+    bp_status status = activation ? read_activation(activation, &function, err) : BP_OK;
+    r->activation = function.kind;
+    if (!status)
+        status = read_initializer(json_object_get(layer, "kernel_initializer"), &r->kernel_init, err);
+    if (!status)
+        status = read_initializer(json_object_get(layer, "recurrent_initializer"), &r->recurrent_init, err);
+    return status ? status : read_initializer(json_object_get(layer, "bias_initializer"), &r->bias_init, err);
+}
+
+/* Both axes of an extent: a number for all, or a list; a word or null leaves them alone. */
+static void read_extent(const json_t *value, int64_t *ret)
+{
+    for (size_t i = 0; i < 2; i++)
+        if (json_is_array(value))
+            ret[i] = json_integer_value(json_array_get(value, i));
+        else if (json_is_integer(value))
+            ret[i] = json_integer_value(value);
+}
+
+/* conv1d, conv2d, depthwise_conv2d */
+static bp_status read_conv(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    struct bp_conv_config *c = &node->u.conv;
+    const json_t *padding = json_object_get(layer, "padding");
+    c->axes = strcmp(spec_kind(layer, "type"), "conv1d") == 0 ? 1 : 2;
+    c->filters = integer(layer, "filters");
+    c->multiplier = integer(layer, "depth_multiplier");
+    c->groups = integer(layer, "groups");
+    read_extent(json_object_get(layer, "kernel_size"), c->kernel);
+    read_extent(json_object_get(layer, "strides"), c->stride);
+    read_extent(json_object_get(layer, "dilation"), c->dilation);
+    read_extent(padding, c->padding);
+    c->same = strcmp(spec_kind(padding, ""), "same") == 0;
+    c->use_bias = truth(layer, "use_bias");
+    c->l1 = real(layer, "l1");
+    c->l2 = real(layer, "l2");
+    bp_status status = read_initializer(json_object_get(layer, "kernel_initializer"), &c->kernel_init, err);
+    return status ? status : read_initializer(json_object_get(layer, "bias_initializer"), &c->bias_init, err);
+}
+
+/* max_pool2d, avg_pool2d, global_avg_pool2d */
+static bp_status read_pool(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    struct bp_pool_config *p = &node->u.pool;
+    const char *type = spec_kind(layer, "type");
+    const json_t *padding = json_object_get(layer, "padding");
+    (void)err;
+    p->kind = strcmp(type, "max_pool2d") == 0   ? BP_POOL_MAX
+              : strcmp(type, "avg_pool2d") == 0 ? BP_POOL_AVG
+                                                : BP_POOL_GLOBAL_AVG;
+    read_extent(json_object_get(layer, "pool_size"), p->size);
+    read_extent(json_object_get(layer, "pool_size"), p->stride); /* the default */
+    read_extent(json_object_get(layer, "strides"), p->stride);
+    read_extent(padding, p->padding);
+    p->same = strcmp(spec_kind(padding, ""), "same") == 0;
+    return BP_OK;
+}
+
+static bp_status read_reshape(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    const json_t *shape = json_object_get(layer, "shape");
+    (void)err;
+    node->u.reshape.rank = (int)json_array_size(shape); /* at most 4, by the field table */
+    for (int i = 0; i < node->u.reshape.rank; i++)
+        node->u.reshape.dim[i] = json_integer_value(json_array_get(shape, (size_t)i));
+    return BP_OK;
+}
+
+static bp_status read_embedding(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    node->u.embedding.input_dim = integer(layer, "input_dim");
+    node->u.embedding.output_dim = integer(layer, "output_dim");
+    return read_initializer(json_object_get(layer, "kernel_initializer"), &node->u.embedding.init, err);
+}
+
 static bp_status read_function(const json_t *layer, struct bp_node *node, struct bp_error *err)
 {
     return read_activation(json_object_get(layer, "activation"), &node->u.activation, err);
@@ -106,6 +190,35 @@ static bp_status read_dropout(const json_t *layer, struct bp_node *node, struct 
 {
     (void)err;
     node->u.dropout.rate = real(layer, "rate");
+    return BP_OK;
+}
+
+/* batch_norm, layer_norm and group_norm: each has its own members of these. */
+static bp_status read_norm(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    (void)err;
+    node->u.norm = (struct bp_norm_config){.eps = real(layer, "eps"),
+                                           .momentum = real(layer, "momentum"),
+                                           .groups = integer(layer, "groups"),
+                                           .affine = truth(layer, "affine")};
+    return BP_OK;
+}
+
+static bp_status read_concat(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    const json_t *axis = json_object_get(layer, "axis");
+    (void)err;
+    node->u.concat.axis = json_is_integer(axis) ? (int)json_integer_value(axis) : BP_AXIS_CHANNELS;
+    return BP_OK;
+}
+
+static bp_status read_attention(const json_t *layer, struct bp_node *node, struct bp_error *err)
+{
+    (void)err;
+    node->u.attention = (struct bp_attention_config){.heads = integer(layer, "heads"),
+                                                     .key_dim = integer(layer, "key_dim"), /* null: 0 */
+                                                     .causal = truth(layer, "causal"),
+                                                     .dropout = real(layer, "dropout")};
     return BP_OK;
 }
 
@@ -122,9 +235,27 @@ static const struct {
 } builders[] = {{"dense", BP_OP_DENSE, read_dense},
                 {"activation", BP_OP_ACTIVATION, read_function},
                 {"dropout", BP_OP_DROPOUT, read_dropout},
-                {"flatten", BP_OP_FLATTEN, read_nothing}};
+                {"batch_norm", BP_OP_BATCH_NORM, read_norm},
+                {"layer_norm", BP_OP_LAYER_NORM, read_norm},
+                {"group_norm", BP_OP_GROUP_NORM, read_norm},
+                {"add", BP_OP_ADD, read_nothing},
+                {"multiply", BP_OP_MULTIPLY, read_nothing},
+                {"concat", BP_OP_CONCAT, read_concat},
+                {"multi_head_attention", BP_OP_MULTI_HEAD_ATTENTION, read_attention},
+                {"flatten", BP_OP_FLATTEN, read_nothing},
+                {"reshape", BP_OP_RESHAPE, read_reshape},
+                {"conv1d", BP_OP_CONV, read_conv},
+                {"conv2d", BP_OP_CONV, read_conv},
+                {"depthwise_conv2d", BP_OP_CONV, read_conv},
+                {"max_pool2d", BP_OP_POOL, read_pool},
+                {"avg_pool2d", BP_OP_POOL, read_pool},
+                {"global_avg_pool2d", BP_OP_POOL, read_pool},
+                {"embedding", BP_OP_EMBEDDING, read_embedding},
+                {"simple_rnn", BP_OP_SIMPLE_RNN, read_recurrent},
+                {"lstm", BP_OP_LSTM, read_recurrent},
+                {"gru", BP_OP_GRU, read_recurrent}};
 
-/* The activation of a dense layer, as a node behind it. */
+/* The activation of a dense or convolutional layer, as a node behind it. */
 static bp_status add_function(struct bp_graph *graph, const json_t *layer, const char *name, int *at,
                               struct bp_error *err)
 {
@@ -136,10 +267,34 @@ static bp_status add_function(struct bp_graph *graph, const json_t *layer, const
     return bp_graph_add(graph, &node, at, err);
 }
 
-static bp_status add_layer(struct bp_graph *graph, const json_t *layer, int *at, struct bp_error *err)
+/* The nodes that a layer reads: those that the layers it names ended in, or the one above. ends maps names to nodes. */
+static bp_status read_inputs(const json_t *layer, const json_t *ends, int above, struct bp_node *node,
+                             struct bp_error *err)
+{
+    const json_t *inputs = json_object_get(layer, "inputs");
+    size_t n = json_array_size(inputs);
+    if (n > BP_NODE_INPUTS_MAX)
+        return bp_fail(err, BP_INVALID, "a layer has at most %d inputs, got %zu", BP_NODE_INPUTS_MAX, n);
+    node->ninputs = n > 0 ? (int)n : 1;
+    node->input[0] = above;
+    for (size_t i = 0; i < n; i++) {
+        const char *name = json_string_value(json_array_get(inputs, i));
+        const json_t *end = json_object_get(ends, name ? name : "");
+        if (!end)
+            return bp_fail(err, BP_INVALID, "there is no earlier layer \"%.60s\"", name ? name : "");
+        node->input[i] = (int)json_integer_value(end);
+    }
+    return BP_OK;
+}
+
+static bp_status add_layer(struct bp_graph *graph, const json_t *layer, const json_t *ends, int *at,
+                           struct bp_error *err)
 {
     const char *type = spec_kind(layer, "type"), *name = json_string_value(json_object_get(layer, "name"));
-    struct bp_node node = {.ninputs = 1, .input = {*at}, .trainable = true};
+    struct bp_node node = {.trainable = !json_is_false(json_object_get(layer, "trainable"))};
+    bp_status known = read_inputs(layer, ends, *at, &node, err);
+    if (known)
+        return known;
     for (size_t i = 0; i < sizeof builders / sizeof builders[0]; i++) {
         if (strcmp(builders[i].type, type) != 0)
             continue;
@@ -148,19 +303,41 @@ static bp_status add_layer(struct bp_graph *graph, const json_t *layer, int *at,
         bp_status status = builders[i].read(layer, &node, err);
         if (!status)
             status = bp_graph_add(graph, &node, at, err);
-        return !status && node.kind == BP_OP_DENSE ? add_function(graph, layer, node.name, at, err) : status;
+        bool function = node.kind == BP_OP_DENSE || node.kind == BP_OP_CONV; /* the others have none of their own */
+        return !status && function ? add_function(graph, layer, node.name, at, err) : status;
     }
     return bp_fail(err, BP_INVALID, "there is no layer type \"%.40s\"", type);
 }
 
-/* A fault of the engine as a problem of the layer. Failures that are not the spec's are not. */
-static void tell(struct bp_problems *problems, bp_status status, int layer, const struct bp_error *err)
+/* The shapes on the way to a layer: " (shapes so far: input [1, 28, 28], conv2d_1 [8, 26, 26])", the last few. */
+static void trace_shapes(const struct bp_graph *graph, char *text, size_t size)
 {
-    char pointer[64] = "/model/layers";
+    enum { SHOWN = 8 };
+    char shape[64];
+    size_t used;
+    int shown[SHOWN], n = 0;
+    text[0] = 0;
+    for (int i = graph ? graph->nnodes - 1 : -1; i >= 0 && n < SHOWN; i--)
+        if (!strchr(graph->nodes[i].name, '.')) /* the function of a layer has its layer's shape */
+            shown[n++] = i;
+    used = (size_t)snprintf(text, size, n ? " (shapes so far: " : "");
+    for (int i = n - 1; i >= 0 && used < size; i--) {
+        const struct bp_node *node = &graph->nodes[shown[i]];
+        used += (size_t)snprintf(text + used, size - used, "%s %s%s", node->name,
+                                 bp_shape_print(&node->shape, shape, sizeof shape), i ? ", " : ")");
+    }
+}
+
+/* A fault of the engine as a problem of the layer. Failures that are not the spec's are not. */
+static void tell(struct bp_problems *problems, bp_status status, int layer, const struct bp_graph *graph,
+                 const struct bp_error *err)
+{
+    char pointer[64] = "/model/layers", trace[700];
     if (layer >= 0)
         snprintf(pointer, sizeof pointer, "/model/layers/%d", layer);
+    trace_shapes(graph, trace, sizeof trace);
     if (status == BP_INVALID || status == BP_UNSUPPORTED)
-        bp_problems_add(problems, pointer, "incompatible", NULL, NULL, "%s", err->message);
+        bp_problems_add(problems, pointer, "incompatible", NULL, NULL, "%s%s", err->message, trace);
     else if (status == BP_LIMIT)
         bp_problems_add(problems, pointer, "too_large", NULL, NULL, "%s", err->message);
 }
@@ -171,6 +348,7 @@ static bp_status build_graph(const json_t *resolved, const struct bp_transform *
     json_t *layers = spec_layers(resolved), *layer;
     struct bp_shape input = bp_transform_shape(transform);
     struct bp_graph *graph = NULL;
+    json_t *ends = json_pack("{s:i}", "input", 0); /* the node that each layer ended in, by name */
     enum bp_loss loss = spec_loss(spec_kind(json_object_get(resolved, "loss"), "type"));
     int at = 0, wanted = bp_transform_target(transform, 0)->outputs;
     size_t i = 0;
@@ -178,14 +356,16 @@ static bp_status build_graph(const json_t *resolved, const struct bp_transform *
 
     bp_status status = bp_graph_new(&input, &graph, &local);
     if (status) {
-        tell(problems, status, -1, &local);
+        tell(problems, status, -1, NULL, &local);
         goto out;
     }
-    json_array_foreach(layers, i, layer)
-    {
-        status = add_layer(graph, layer, &at, &local);
+    json_array_foreach(layers, i, layer) {
+        const char *name = json_string_value(json_object_get(layer, "name"));
+        status = add_layer(graph, layer, ends, &at, &local);
+        if (!status && name && json_object_set_new(ends, name, json_integer(at)))
+            status = bp_fail(&local, BP_NOMEM, "no memory to build the network");
         if (status) {
-            tell(problems, status, (int)i, &local);
+            tell(problems, status, (int)i, graph, &local);
             goto out;
         }
     }
@@ -199,8 +379,9 @@ static bp_status build_graph(const json_t *resolved, const struct bp_transform *
         status = bp_fail(&local, BP_INVALID, "the network ends with %d outputs, but the target needs %d",
                          graph->heads[0].outputs, wanted);
     if (status)
-        tell(problems, status, last, &local);
+        tell(problems, status, last, graph, &local);
 out:
+    json_decref(ends);
     if (status) {
         bp_graph_free(graph);
         if (err)
@@ -230,6 +411,7 @@ static bp_status read_config(const json_t *resolved, struct bp_train_config *ret
                                     .min_delta = real(early, "min_delta"),
                                     .restore_best = truth(early, "restore_best"),
                                     .log_every_steps = integer(training, "log_every_steps"),
+                                    .layer_stats = truth(training, "layer_stats"),
                                     .checkpoint_epochs = integer(checkpoint, "every_epochs"),
                                     .checkpoint_seconds = real(checkpoint, "every_seconds"),
                                     .threads = (int)integer(resolved, "threads"),
@@ -238,8 +420,7 @@ static bp_status read_config(const json_t *resolved, struct bp_train_config *ret
         ret->threads = 1;
     if (ret->log_every_steps < 1)
         ret->log_every_steps = 1; /* as yet unknown: it follows from the number of rows */
-    json_array_foreach(json_object_get(resolved, "metrics"), i, metric)
-    {
+    json_array_foreach(json_object_get(resolved, "metrics"), i, metric) {
         const char *name = json_string_value(metric);
         enum bp_metric m = spec_metric(name ? name : "");
         if (m == BP_METRIC_COUNT)

@@ -130,6 +130,25 @@ static json_t *number_schema(const struct bp_field *f)
     return any_of(out, word);
 }
 
+static json_t *extent_schema(const struct bp_field *f)
+{
+    json_t *one = of_type("integer"), *list = of_type("array");
+    put(one, "minimum", json_integer((json_int_t)f->min));
+    put(one, "maximum", json_integer((json_int_t)f->max));
+    put(list, "items", json_incref(one));
+    put(list, "minItems", json_integer(1));
+    put(list, "maxItems", json_integer(f->axes));
+    json_t *out = any_of(one, list);
+    for (const char *p = f->words; p && *p; p += strspn(p, " ")) {
+        json_t *word = json_object();
+        size_t n = strcspn(p, " ");
+        put(word, "const", json_stringn(p, n));
+        json_array_append_new(json_object_get(out, "anyOf"), word);
+        p += n;
+    }
+    return out;
+}
+
 static json_t *list_schema(const struct bp_field *f)
 {
     json_t *out = of_type("array");
@@ -191,6 +210,9 @@ static json_t *field_schema(const struct bp_field *f)
         break;
     case BP_VALUE_MAP:
         out = map_schema(f);
+        break;
+    case BP_VALUE_EXTENT:
+        out = extent_schema(f);
         break;
     case BP_VALUE_ANY:
         out = json_object();

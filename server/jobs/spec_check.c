@@ -125,8 +125,7 @@ static json_t *check_map(struct spec_work *w, const struct bp_field *f, const js
     json_t *out = json_object();
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)v, key, value)
-    {
+    json_object_foreach((json_t *)v, key, value) {
         size_t mark = spec_enter(w, key);
         const char *wrong = strlen(key) > 1024 ? "must be at most 1024 bytes long" : f->text ? f->text(key) : NULL;
         if (wrong)
@@ -174,7 +173,8 @@ static json_t *check(struct spec_work *w, const struct bp_field *f, const json_t
     static check_fn *const checks[] = {[BP_VALUE_INT] = spec_check_number,    [BP_VALUE_REAL] = spec_check_number,
                                        [BP_VALUE_STRING] = spec_check_string, [BP_VALUE_CHOICE] = spec_check_choice,
                                        [BP_VALUE_TYPED] = check_typed,        [BP_VALUE_OBJECT] = check_object,
-                                       [BP_VALUE_LIST] = check_list,          [BP_VALUE_MAP] = check_map};
+                                       [BP_VALUE_LIST] = check_list,          [BP_VALUE_MAP] = check_map,
+                                       [BP_VALUE_EXTENT] = spec_check_extent};
     if (!v) { /* a default that found no memory */
         w->nomem = true;
         return NULL;
@@ -256,8 +256,7 @@ static json_t *name_members(struct spec_work *w, const struct bp_object *object,
 {
     json_t *named = json_object(), *value;
     const char *key;
-    json_object_foreach((json_t *)in, key, value)
-    {
+    json_object_foreach((json_t *)in, key, value) {
         enum bp_match match = BP_MATCH_NONE;
         if (tag && strcmp(key, tag) == 0)
             continue;

@@ -63,6 +63,7 @@ const struct bp_field *spec_moved_field(const char *object, const char *name);
 json_t *spec_check(struct spec_work *w, const json_t *expanded);
 /* Single values (spec_value.c): the value, or NULL with the fault reported. */
 json_t *spec_check_number(struct spec_work *w, const struct bp_field *f, const json_t *v);
+json_t *spec_check_extent(struct spec_work *w, const struct bp_field *f, const json_t *v);
 json_t *spec_check_string(struct spec_work *w, const struct bp_field *f, const json_t *v);
 json_t *spec_check_choice(struct spec_work *w, const struct bp_field *f, const json_t *v);
 const struct bp_kind *spec_check_kind(struct spec_work *w, const struct bp_family *family, const char *word);

@@ -31,8 +31,7 @@ static void move_origins(struct spec_work *w, size_t at, size_t n)
     json_t *moved = json_object(), *value;
     char to[600], user[512];
     const char *key;
-    json_object_foreach(w->origins, key, value)
-    {
+    json_object_foreach(w->origins, key, value) {
         size_t index = 0;
         int length = 0;
         bool layer = sscanf(key, "/model/layers/%zu%n", &index, &length) == 1 && index >= at;
@@ -171,8 +170,7 @@ static void check_auto(struct spec_work *w)
 {
     size_t i;
     json_t *layer;
-    json_array_foreach(spec_layers(w->doc), i, layer)
-    {
+    json_array_foreach(spec_layers(w->doc), i, layer) {
         char pointer[64];
         if (!is_auto(layer))
             continue;
@@ -182,25 +180,39 @@ static void check_auto(struct spec_work *w)
     }
 }
 
+/* Layers that make a vector of a sequence or an image. */
+static bool gives_vector(const json_t *layer)
+{
+    bool recurrent = is_type(layer, "simple_rnn") || is_type(layer, "lstm") || is_type(layer, "gru");
+    return is_type(layer, "flatten") || is_type(layer, "global_avg_pool2d") ||
+           (recurrent && !json_is_true(json_object_get(layer, "return_sequences")));
+}
+
 /* --- the rest ----------------------------------------------------------------------------------------------------- */
+/* Dimensions of what a layer gives, from those of what it gets. */
+static int rank_after(const json_t *layer, int rank)
+{
+    if (gives_vector(layer))
+        return 1;
+    if (is_type(layer, "reshape"))
+        return (int)json_array_size(json_object_get(layer, "shape"));
+    return is_type(layer, "embedding") ? 2 : rank;
+}
+
 static void settle_flatten(struct spec_work *w, int rank)
 {
-    size_t i;
-    json_t *layer;
-    json_array_foreach(spec_layers(w->doc), i, layer)
-    {
-        if (rank < 2 || is_type(layer, "flatten"))
-            return;
-        if (is_type(layer, "dense"))
-            break;
+    for (size_t i = 0; i < json_array_size(spec_layers(w->doc)) && !w->nomem; i++) {
+        const json_t *layer = json_array_get(spec_layers(w->doc), i);
+        if (is_type(layer, "dense") && rank > 1) {
+            char pointer[64];
+            layer_pointer(i, NULL, pointer, sizeof pointer);
+            spec_warn(w, pointer, "inferred",
+                      "a flatten layer was put before this dense layer: what arrives has %d dimensions", rank);
+            insert_layer(w, i, make_layer(w, "flatten", 0));
+            layer = json_array_get(spec_layers(w->doc), i);
+        }
+        rank = rank_after(layer, rank);
     }
-    if (i == json_array_size(spec_layers(w->doc)))
-        return;
-    char pointer[64];
-    layer_pointer(i, NULL, pointer, sizeof pointer);
-    spec_warn(w, pointer, "inferred", "a flatten layer was put before this dense layer: the input has %d dimensions",
-              rank);
-    insert_layer(w, i, make_layer(w, "flatten", 0));
 }
 
 /* The layer with its name in second place, where a person looks for it. */
@@ -220,8 +232,7 @@ static void settle_names(struct spec_work *w)
     json_t *used = json_object(), *counts = json_object();
     char pointer[64], user[512], name[BP_LAYER_NAME_MAX + 32];
     size_t i;
-    json_array_foreach(layers, i, layer)
-    {
+    json_array_foreach(layers, i, layer) {
         const char *given = json_string_value(json_object_get(layer, "name"));
         if (!given)
             continue;
@@ -304,12 +315,10 @@ void spec_check_symmetry(struct spec_work *w)
     json_t *layers = spec_layers(w->doc), *layer;
     bool allowed = json_is_true(json_object_get(w->doc, "allow_symmetric"));
     size_t i, last = 0;
-    json_array_foreach(layers, i, layer)
-    {
+    json_array_foreach(layers, i, layer) {
         last = is_type(layer, "dense") ? i : last;
     }
-    json_array_foreach(layers, i, layer)
-    {
+    json_array_foreach(layers, i, layer) {
         const json_t *initializer = json_object_get(layer, "kernel_initializer");
         const char *kind = spec_kind(initializer, "type");
         char pointer[64];
@@ -317,13 +326,17 @@ void spec_check_symmetry(struct spec_work *w)
         if (strcmp(kind, "uniform") == 0 && json_number_value(json_object_get(initializer, "low")) >
                                                 json_number_value(json_object_get(initializer, "high")))
             spec_fault(w, pointer, "out_of_range", NULL, NULL, "low must be at most high");
-        if (allowed || i == last || !is_type(layer, "dense") || !is_constant(initializer) ||
-            json_integer_value(json_object_get(layer, "units")) < 2)
+        /* A state that starts alike in all units tells them apart only if the weights between them do. */
+        const json_t *recurrent = json_object_get(layer, "recurrent_initializer");
+        bool conv = is_type(layer, "conv1d") || is_type(layer, "conv2d");
+        bool alike = recurrent ? is_constant(recurrent) : conv || (i != last && is_type(layer, "dense"));
+        long long units = (long long)json_integer_value(json_object_get(layer, conv ? "filters" : "units"));
+        if (allowed || !alike || !is_constant(initializer) || units < 2)
             continue;
         spec_fault(w, pointer, "symmetric", "kaiming_uniform", NULL,
                    "all units of this hidden layer would start with the same weights, get the same error signal and "
                    "learn the same thing: %lld units as good as one (the symmetry problem). Use a random initializer "
                    "such as kaiming_uniform, or set \"allow_symmetric\": true to watch it happen",
-                   (long long)json_integer_value(json_object_get(layer, "units")));
+                   units);
     }
 }

@@ -82,6 +82,51 @@ json_t *spec_check_number(struct spec_work *w, const struct bp_field *f, const j
     return in_range(w, f, v) ? json_real(json_number_value(v)) : NULL;
 }
 
+/* Whether a word is one of some, separated by spaces. */
+static bool is_word(const char *words, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *p = words; p && *p; p += strspn(p, " ")) {
+        size_t n = strcspn(p, " ");
+        if (n == length && strncmp(p, word, n) == 0)
+            return true;
+        p += n;
+    }
+    return false;
+}
+
+/* A list of one is that number: there is one way to write each extent in a resolved spec but for equal sides. */
+json_t *spec_check_extent(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    char wanted[120];
+    if (json_is_string(v) && is_word(f->words, json_string_value(v)))
+        return json_string(json_string_value(v));
+    if (json_is_integer(v))
+        return in_range(w, f, v) ? json_integer(json_integer_value(v)) : NULL;
+    if (!json_is_array(v) || json_array_size(v) < 1 || json_array_size(v) > (size_t)f->axes) {
+        snprintf(wanted, sizeof wanted, "an integer%s%s%s", f->axes > 1 ? " or a list of two (down, across)" : "",
+                 f->words ? ", or one of the words: " : "", f->words ? f->words : "");
+        return spec_wrong_type(w, v, wanted);
+    }
+    json_t *out = json_array();
+    bool bad = false;
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        const json_t *item = json_array_get(v, i);
+        size_t mark = spec_enter_index(w, i);
+        if (!json_is_integer(item))
+            spec_wrong_type(w, item, "an integer");
+        bad |= !json_is_integer(item) || !in_range(w, f, item);
+        if (json_array_append_new(out, json_integer(json_integer_value(item))))
+            w->nomem = true;
+        spec_leave(w, mark);
+    }
+    json_t *one = !bad && json_array_size(out) == 1 ? json_integer(json_integer_value(json_array_get(out, 0))) : NULL;
+    if (!bad && !one)
+        return out;
+    json_decref(out);
+    return one;
+}
+
 json_t *spec_check_string(struct spec_work *w, const struct bp_field *f, const json_t *v)
 {
     if ((f->flags & BP_SINGLE) && json_is_array(v)) {
