@@ -100,6 +100,7 @@ static void test_numbers(void **state)
     CHECK(list);
 }
 
+#define PIXELS(list) "{'dataset':'pixels','layers':[" list "]}"
 #define LAYERS(text) "{'dataset':'iris','target':'species','layers':[" text "]}"
 
 static void test_layers(void **state)
@@ -126,7 +127,23 @@ static void test_layers(void **state)
         {LAYERS("{'type':'dropout','rate':-0.1}"), "/layers/0/rate", "out_of_range"},
         {LAYERS("{'type':'dropout','rate':1}"), "/layers/0/rate", "out_of_range"},
         {LAYERS("{'type':'dropout'}"), "/layers/0/rate", "required"},
-        {LAYERS("8,{'type':'conv2d','filters':8,'kernel_size':3}"), "/layers/1/type", "not_supported"},
+        {LAYERS("8,{'type':'conv2d','filters':8,'kernel_size':3}"), "/layers/1", "incompatible"},
+        {LAYERS("{'type':'conv2d','filters':8,'kernel_size':'3'}"), "/layers/0/kernel_size", "wrong_type"},
+        {LAYERS("{'type':'conv2d','filters':8,'kernel_size':0}"), "/layers/0/kernel_size", "out_of_range"},
+        {LAYERS("{'type':'conv2d','filters':8,'kernel_size':[3,0]}"), "/layers/0/kernel_size/1", "out_of_range"},
+        {LAYERS("{'type':'conv2d','filters':8,'kernel_size':[3,3,3]}"), "/layers/0/kernel_size", "wrong_type"},
+        {LAYERS("{'type':'conv2d','filters':8,'kernel_size':3,'padding':'sane'}"), "/layers/0/padding", "wrong_type"},
+        {LAYERS("{'type':'conv1d','filters':8,'kernel_size':[3,3]}"), "/layers/0/kernel_size", "wrong_type"},
+        {LAYERS("{'type':'conv2d','kernel_size':3}"), "/layers/0/filters", "required"},
+        {PIXELS("{'type':'conv2d','filters':8,'kernel_size':5}"), "/layers/0", "incompatible"},
+        {PIXELS("{'type':'conv2d','filters':8,'kernel_size':3,'dilation':2}"), "/layers/0", "incompatible"},
+        {PIXELS("{'type':'conv2d','filters':8,'kernel_size':3,'groups':2}"), "/layers/0", "incompatible"},
+        {PIXELS("{'type':'conv2d','filters':2,'kernel_size':1,'kernel_initializer':'ones'}"),
+         "/layers/0/kernel_initializer", "symmetric"},
+        {PIXELS("'max_pool2d','max_pool2d','max_pool2d'"), "/layers/2", "incompatible"},
+        {PIXELS("{'type':'max_pool2d','padding':2}"), "/layers/0", "incompatible"},
+        {PIXELS("{'type':'reshape','shape':[3,5]}"), "/layers/0", "incompatible"},
+        {PIXELS("{'type':'reshape','shape':[]}"), "/layers/0/shape", "bad_length"},
         {LAYERS("{'type':'BatchNorm1d'}"), "/layers/0/type", "not_supported"},
         {LAYERS("{'type':'dense','units':4,'activation':'relu','trainable':false}"), "/layers/0/trainable",
          "not_supported"},
