@@ -146,8 +146,42 @@ static void gather_levels(const struct bp_source *s, const struct bp_feature *f,
     }
 }
 
+/* A window is followed from its last row to its first, and gathered block by block. */
+static void gather_window(const struct bp_source *one, const struct bp_source *source, uint32_t last, float *x)
+{
+    uint32_t rows[BLOCK_ROWS],
+        row = source->apart ? last * (uint32_t)source->steps + (uint32_t)source->steps - 1 : last;
+
+    for (int end = source->steps; end > 0; end -= BLOCK_ROWS) {
+        int n = end < BLOCK_ROWS ? end : BLOCK_ROWS;
+
+        for (int i = n - 1; i >= 0; i--) {
+            rows[i] = row;
+            if (end - n + i > 0) {
+                row = source->previous != NULL ? source->previous[row] : row - 1;
+            }
+        }
+        bp_source_gather(one, rows, n, x + (size_t)(end - n) * (size_t)one->inputs);
+    }
+}
+
+static void gather_windows(const struct bp_source *source, const uint32_t *rows, int n, float *x)
+{
+    struct bp_source one = *source; /* the same rows, each by itself */
+
+    one.steps = 0;
+    one.inputs = source->inputs / source->steps;
+    for (int i = 0; i < n; i++) {
+        gather_window(&one, source, rows[i], x + (size_t)i * (size_t)source->inputs);
+    }
+}
+
 void bp_source_gather(const struct bp_source *source, const uint32_t *rows, int n, float *x)
 {
+    if (source->steps > 0) {
+        gather_windows(source, rows, n, x);
+        return;
+    }
     for (int r = 0; r < n; r += BLOCK_ROWS) {
         int block = n - r < BLOCK_ROWS ? n - r : BLOCK_ROWS;
         float *to = x + (size_t)r * (size_t)source->inputs;

@@ -69,15 +69,19 @@ struct bp_source {
     uint64_t nrows;
     int nfeatures;
     struct bp_feature *features;
-    int inputs;   /* sum of the features' outputs: the network's input elements */
+    int inputs;   /* the network's input elements: the sum of the features' outputs, for each row of a window */
     int ntargets; /* one a head, in the order of the heads */
     struct bp_target *targets;
     bool weighted; /* rows have a column of weights, finite and at least 0 */
     enum bp_column_type weight_type;
     size_t weight_offset;
+    /* Windows: a sample is a sequence of rows, named by its last one, whose target and weight are the sample's. */
+    int steps;                /* rows of a window; 0: a sample is a row */
+    const uint32_t *previous; /* of each row the one before it in its sequence; NULL: the one above (borrowed) */
+    bool apart;               /* rows from outside: sample i is the rows from i * steps on */
 };
 
-/* Gathers rows[0..n) (indices into the source) into x, (n, inputs). */
+/* Gathers rows[0..n) (indices into the source) into x, (n, inputs); a window's rows in their order. */
 void bp_source_gather(const struct bp_source *source, const uint32_t *rows, int n, float *x);
 
 /* Gathers the target of one head: labels (n) for a class target, values (n, count) for the other kind. A class

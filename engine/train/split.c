@@ -5,7 +5,7 @@
  * group: the floor of its share, and then one more for the groups with the largest remainders until the part has
  * the size that the whole set's share asks for. A group never gives away its last row.
  */
-#include "train/split.h"
+#include "train/split_internal.h"
 
 #include "base/memory.h"
 #include "base/random.h"
@@ -66,6 +66,9 @@ static bp_status check(const struct bp_split_config *c, struct bp_error *err)
     }
     if (c->test_first > c->nrows || (c->test_first < c->nrows && c->test != 0.0)) {
         return bp_fail(err, BP_INVALID, "a dataset with its own test rows cannot have a test fraction as well");
+    }
+    if ((c->classes != NULL) + (c->group != NULL) + (c->first != NULL) > 1 || !c->first != !c->last) {
+        return bp_fail(err, BP_INVALID, "rows are divided by class, by group or in time, not by two of these");
     }
     for (uint64_t i = 0; c->classes != NULL && i < c->test_first; i++) {
         if (!is_excluded(c, i) && (c->classes[i] < -1 || (uint64_t)((int64_t)c->classes[i] + 1) > c->nrows)) {
@@ -139,15 +142,14 @@ static void share_out(struct work *w, int part, double fraction, struct remainde
     }
 }
 
-/* The seed of the split: the table's hash is mixed in, so that two tables of one size are not split alike. */
-static uint64_t split_seed(const struct bp_split_config *c)
+uint64_t bp_split_seed(const struct bp_split_config *c)
 {
     return bp_hash_word(bp_hash_word(BP_HASH_START, c->seed), c->salt);
 }
 
 static void assign(struct work *w)
 {
-    uint64_t seed = split_seed(w->config);
+    uint64_t seed = bp_split_seed(w->config);
 
     memset(w->part, 3, w->config->nrows);
     for (uint64_t g = 0; g < w->ngroups; g++) {
@@ -161,6 +163,11 @@ static void assign(struct work *w)
                                                                          : BP_TRAIN;
         }
     }
+}
+
+/* The rows of the dataset's own test split. */
+static void assign_own_test(struct work *w)
+{
     for (uint64_t i = w->limit; i < w->config->nrows; i++) {
         w->part[i] = is_excluded(w->config, i) ? 3 : BP_TEST;
     }
@@ -205,6 +212,14 @@ bp_status bp_split_make(const struct bp_split_config *config, struct bp_split *r
     if (status != BP_OK) {
         return status;
     }
+    if (config->group != NULL || config->first != NULL) {
+        status = bp_split_whole(config, &w.part, err);
+        if (status == BP_OK) {
+            assign_own_test(&w);
+            status = collect(&w, ret, err);
+        }
+        goto out;
+    }
     status = group_rows(&w, err);
     if (status != BP_OK) {
         goto out;
@@ -217,6 +232,7 @@ bp_status bp_split_make(const struct bp_split_config *config, struct bp_split *r
     share_out(&w, BP_TEST, config->test, order);
     share_out(&w, BP_VALIDATION, config->validation, order);
     assign(&w);
+    assign_own_test(&w);
     status = collect(&w, ret, err);
 out:
     bp_free(order);

@@ -163,6 +163,43 @@ static void test_targets(void **state)
     }
 }
 
+/* A window is its rows one after the other, whichever rows these are. */
+static void test_windows(void **state)
+{
+    enum { STEPS = 19, WIDTH = 114 };
+    static uint32_t previous[ROWS];
+    uint32_t last[] = {49, 20, 43}, order[STEPS];
+    float *x = malloc(3 * STEPS * WIDTH * sizeof *x), *y = malloc(STEPS * WIDTH * sizeof *y);
+    struct bp_source windows = source;
+
+    (void)state;
+    fill_rows();
+    windows.steps = STEPS;
+    windows.inputs = STEPS * WIDTH;
+    for (int form = 0; form < 3; form++) { /* consecutive rows, every second row, rows from outside */
+        uint32_t stride = form == 1 ? 2 : 1;
+        for (uint32_t r = 0; r < ROWS; r++) {
+            previous[r] = r - stride;
+        }
+        windows.previous = form == 1 ? previous : NULL;
+        windows.apart = form == 2;
+        for (uint32_t i = 0; i < 3; i++) {
+            last[i] = form == 0 ? (uint32_t[]){49, 20, 43}[i] : form == 1 ? (uint32_t[]){36, 49, 41}[i] : i % 2;
+        }
+        bp_source_gather(&windows, last, 3, x);
+        for (int i = 0; i < 3; i++) {
+            uint32_t end = form == 2 ? (last[i] + 1) * STEPS - 1 : last[i];
+            for (uint32_t t = 0; t < STEPS; t++) {
+                order[t] = end - (STEPS - 1 - t) * stride;
+            }
+            bp_source_gather(&source, order, STEPS, y);
+            assert_memory_equal(x + i * STEPS * WIDTH, y, STEPS * WIDTH * sizeof *y);
+        }
+    }
+    free(x);
+    free(y);
+}
+
 /* Pixels of 60,000 images: reported, and far from slow. */
 static void test_speed(void **state)
 {
@@ -198,6 +235,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_features),
         cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_windows),
         cmocka_unit_test(test_speed),
     };
 
