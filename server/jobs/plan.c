@@ -267,8 +267,8 @@ static bp_status add_function(struct bp_graph *graph, const json_t *layer, const
     return bp_graph_add(graph, &node, at, err);
 }
 
-/* The nodes that a layer reads: those that the layers it names ended in, or the one above. ends maps names to nodes. */
-static bp_status read_inputs(const json_t *layer, const json_t *ends, int above, struct bp_node *node,
+/* The nodes that a layer reads: those that the layers it names ended in, or the one above. nodes maps names to nodes. */
+static bp_status read_inputs(const json_t *layer, const json_t *nodes, int above, struct bp_node *node,
                              struct bp_error *err)
 {
     const json_t *inputs = json_object_get(layer, "inputs");
@@ -279,7 +279,7 @@ static bp_status read_inputs(const json_t *layer, const json_t *ends, int above,
     node->input[0] = above;
     for (size_t i = 0; i < n; i++) {
         const char *name = json_string_value(json_array_get(inputs, i));
-        const json_t *end = json_object_get(ends, name ? name : "");
+        const json_t *end = json_object_get(nodes, name ? name : "");
         if (!end)
             return bp_fail(err, BP_INVALID, "there is no earlier layer \"%.60s\"", name ? name : "");
         node->input[i] = (int)json_integer_value(end);
@@ -287,12 +287,12 @@ static bp_status read_inputs(const json_t *layer, const json_t *ends, int above,
     return BP_OK;
 }
 
-static bp_status add_layer(struct bp_graph *graph, const json_t *layer, const json_t *ends, int *at,
+static bp_status add_layer(struct bp_graph *graph, const json_t *layer, const json_t *nodes, int *at,
                            struct bp_error *err)
 {
     const char *type = spec_kind(layer, "type"), *name = json_string_value(json_object_get(layer, "name"));
     struct bp_node node = {.trainable = !json_is_false(json_object_get(layer, "trainable"))};
-    bp_status known = read_inputs(layer, ends, *at, &node, err);
+    bp_status known = read_inputs(layer, nodes, *at, &node, err);
     if (known)
         return known;
     for (size_t i = 0; i < sizeof builders / sizeof builders[0]; i++) {
@@ -348,7 +348,7 @@ static bp_status build_graph(const json_t *resolved, const struct bp_transform *
     json_t *layers = spec_layers(resolved), *layer;
     struct bp_shape input = bp_transform_shape(transform);
     struct bp_graph *graph = NULL;
-    json_t *ends = json_pack("{s:i}", "input", 0); /* the node that each layer ended in, by name */
+    json_t *nodes = json_pack("{s:i}", "input", 0); /* the node that each layer ended in, by name */
     enum bp_loss loss = spec_loss(spec_kind(json_object_get(resolved, "loss"), "type"));
     int at = 0, wanted = bp_transform_target(transform, 0)->outputs;
     size_t i = 0;
@@ -361,8 +361,8 @@ static bp_status build_graph(const json_t *resolved, const struct bp_transform *
     }
     json_array_foreach(layers, i, layer) {
         const char *name = json_string_value(json_object_get(layer, "name"));
-        status = add_layer(graph, layer, ends, &at, &local);
-        if (!status && name && json_object_set_new(ends, name, json_integer(at)))
+        status = add_layer(graph, layer, nodes, &at, &local);
+        if (!status && name && json_object_set_new(nodes, name, json_integer(at)))
             status = bp_fail(&local, BP_NOMEM, "no memory to build the network");
         if (status) {
             tell(problems, status, (int)i, graph, &local);
@@ -381,7 +381,7 @@ static bp_status build_graph(const json_t *resolved, const struct bp_transform *
     if (status)
         tell(problems, status, last, graph, &local);
 out:
-    json_decref(ends);
+    json_decref(nodes);
     if (status) {
         bp_graph_free(graph);
         if (err)

@@ -7,6 +7,7 @@
  *   spec_infer.c   what was left out and follows from the dataset: target, task, loss, split
  *   spec_metrics.c metrics and the monitor
  *   spec_layers.c  the list of layers made whole: output layer, names, folded softmax, symmetry
+ *   spec_wiring.c  which layer reads which
  *   spec_fit.c     what needs the numbers: shapes, split, batch size, memory
  *
  * Faults are added with the pointer of the long form; spec_fault translates it into what the user wrote.
@@ -83,6 +84,9 @@ void spec_infer_task(struct spec_work *w);
 void spec_infer_monitors(struct spec_work *w);
 void spec_check_optimizer(struct spec_work *w);
 void spec_complete_layers(struct spec_work *w);
+/* The layer that layer i reads (the first, where it names several); -1: the data. */
+int spec_input_of(const json_t *layers, size_t i);
+void spec_check_inputs(struct spec_work *w); /* what the layers' "inputs" name; all layers have names */
 void spec_check_symmetry(struct spec_work *w);
 void spec_fit(struct spec_work *w);
 

@@ -96,7 +96,7 @@ static int last_dense(const json_t *layers)
 {
     int i = (int)json_array_size(layers) - 1;
     while (i >= 0 && is_type(json_array_get(layers, (size_t)i), "activation"))
-        i--;
+        i = spec_input_of(layers, (size_t)i);
     return i >= 0 && is_type(json_array_get(layers, (size_t)i), "dense") ? i : -1;
 }
 
@@ -113,7 +113,7 @@ static void fold(struct spec_work *w, enum bp_loss loss)
     layer_pointer(last, is_type(layer, "dense") ? "activation" : NULL, pointer, sizeof pointer);
     spec_warn(w, pointer, "folded", "the final %s is folded into %s, which takes logits; predictions still show it",
               name, bp_loss_name(loss));
-    if (is_type(layer, "dense"))
+    if (is_type(layer, "dense") || spec_input_of(layers, last) != (int)last - 1)
         spec_set(w, layer, "activation", json_string("linear"));
     else
         json_array_remove(layers, last);
@@ -201,17 +201,24 @@ static int rank_after(const json_t *layer, int rank)
 
 static void settle_flatten(struct spec_work *w, int rank)
 {
-    for (size_t i = 0; i < json_array_size(spec_layers(w->doc)) && !w->nomem; i++) {
-        const json_t *layer = json_array_get(spec_layers(w->doc), i);
-        if (is_type(layer, "dense") && rank > 1) {
-            char pointer[64];
-            layer_pointer(i, NULL, pointer, sizeof pointer);
-            spec_warn(w, pointer, "inferred",
-                      "a flatten layer was put before this dense layer: what arrives has %d dimensions", rank);
-            insert_layer(w, i, make_layer(w, "flatten", 0));
-            layer = json_array_get(spec_layers(w->doc), i);
+    int ranks[BP_LAYERS_ALL]; /* of what each layer gives */
+    for (size_t i = 0; i < json_array_size(spec_layers(w->doc)) && i < BP_LAYERS_ALL - 1 && !w->nomem; i++) {
+        json_t *layers = spec_layers(w->doc), *layer = json_array_get(layers, i), *inputs;
+        int from = spec_input_of(layers, i), arrives = from < 0 ? rank : ranks[from];
+        ranks[i] = rank_after(layer, arrives);
+        if (!is_type(layer, "dense") || arrives < 2)
+            continue;
+        char pointer[64];
+        layer_pointer(i, NULL, pointer, sizeof pointer);
+        spec_warn(w, pointer, "inferred",
+                  "a flatten layer was put before this dense layer: what arrives has %d dimensions", arrives);
+        json_t *flatten = make_layer(w, "flatten", 0);
+        if (flatten && (inputs = json_object_get(layer, "inputs")) != NULL) { /* it reads what the dense layer named */
+            spec_set(w, flatten, "inputs", json_incref(inputs));
+            json_object_del(layer, "inputs");
         }
-        rank = rank_after(layer, rank);
+        insert_layer(w, i, flatten);
+        ranks[++i] = 1;
     }
 }
 
@@ -226,7 +233,7 @@ static json_t *with_name(struct spec_work *w, json_t *layer, const char *name)
     return out;
 }
 
-static void settle_names(struct spec_work *w)
+static void settle_names(struct spec_work *w, bool first)
 {
     json_t *layers = spec_layers(w->doc), *layer;
     json_t *used = json_object(), *counts = json_object();
@@ -239,10 +246,10 @@ static void settle_names(struct spec_work *w)
         const char *other = json_string_value(json_object_get(used, given));
         layer_pointer(i, "name", pointer, sizeof pointer);
         spec_origin(w, pointer, user, sizeof user);
-        if (other)
+        if (other && first)
             spec_fault(w, pointer, "duplicate", NULL, NULL, "\"%s\" is the name of two layers (see %s)", given,
                        other);
-        else
+        else if (!other)
             spec_set(w, used, given, json_string(user));
     }
     for (i = 0; i < json_array_size(layers) && !w->nomem; i++) {
@@ -287,10 +294,12 @@ void spec_complete_layers(struct spec_work *w)
     enum bp_loss loss = spec_loss(spec_kind(json_object_get(w->doc, "loss"), "type"));
     if (loss == BP_LOSS_COUNT)
         return;
+    settle_names(w, true);
     settle_output(w, loss, bp_transform_target(w->transform, 0)->outputs);
     check_auto(w);
     settle_flatten(w, bp_transform_shape(w->transform).rank);
-    settle_names(w);
+    settle_names(w, false); /* of the layers that were added */
+    spec_check_inputs(w);
     settle_target_scale(w, loss);
 }
 
