@@ -13,7 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TEST_BATCH 256 /* rows of a forward pass over the test rows */
+#define TEST_BATCH 256  /* rows of a forward pass over the test rows */
+#define WARNINGS_TOLD 20 /* of the fit: a wide table may have hundreds of constant columns */
 
 /* --- events ---------------------------------------------------------------------------------------------------------- */
 struct event {
@@ -93,18 +94,69 @@ static bp_status build_plan(struct bp_job_run *run, const struct bp_job_row *row
 struct fitted {
     char *transform;
     uint64_t fingerprint;
+    json_t *told; /* what the fit found out, for the job's warnings */
 };
+
+/* Appends to the warnings that the job was submitted with. */
+static bp_status add_warnings(struct bp_job_row *row, json_t *told, struct bp_error *err)
+{
+    json_t *all = row->warnings ? json_loads(row->warnings, 0, NULL) : json_array();
+    char *text = all && !json_array_extend(all, told) ? bp_json_text(all) : NULL;
+    json_decref(all);
+    if (!text)
+        return bp_fail(err, BP_NOMEM, "no memory for the warnings");
+    free(row->warnings);
+    row->warnings = text;
+    return BP_OK;
+}
 
 static bp_status fitted_edit(void *arg, struct bp_job_row *row, struct bp_error *err)
 {
-    (void)err;
     struct fitted *f = arg;
+    bp_status status = json_array_size(f->told) ? add_warnings(row, f->told, err) : BP_OK;
+    if (status)
+        return status;
     free(row->transform);
     row->transform = f->transform;
     f->transform = NULL;
     row->has_split = true;
     row->split_fingerprint = (int64_t)f->fingerprint;
     return BP_OK;
+}
+
+/* What the fit found out: all beyond the warnings that were known when it was planned. */
+static json_t *fit_warnings(const struct bp_transform *transform, size_t planned)
+{
+    json_t *all = bp_transform_warnings(transform), *told = json_array();
+    size_t n = json_array_size(all);
+    for (size_t i = planned; i < n && i < planned + WARNINGS_TOLD; i++)
+        json_array_append(told, json_array_get(all, i));
+    if (n > planned + WARNINGS_TOLD)
+        json_array_append_new(
+            told, json_pack("{ss ss so}", "code", "more_warnings", "pointer", "/dataset/features", "detail",
+                            json_sprintf("and %zu more columns of this kind", n - planned - WARNINGS_TOLD)));
+    json_decref(all);
+    return told;
+}
+
+static size_t count_warnings(const struct bp_transform *transform)
+{
+    json_t *all = bp_transform_warnings(transform);
+    size_t n = json_array_size(all);
+    json_decref(all);
+    return n;
+}
+
+static void tell_warnings(struct bp_job_run *run, json_t *told)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach (told, i, entry) {
+        char *text = bp_json_text(entry);
+        if (text)
+            add_event(run, "warning", text);
+        free(text);
+    }
 }
 
 /* Splits the rows; the first time also fits the transform and stores both, later makes sure that nothing changed. */
@@ -118,15 +170,20 @@ static bp_status split_and_fit(struct bp_job_run *run, const struct bp_job_row *
         return bp_fail(err, BP_MISMATCH, "the rows no longer divide as they did when the job began");
     if (row->transform)
         return BP_OK;
+    size_t planned = count_warnings(run->transform);
     status = bp_transform_fit(run->transform, run->table, &run->split, run->plan.standardize_target, err);
     if (status)
         return status;
     json_t *json = bp_transform_json(run->transform);
-    struct fitted fitted = {.transform = json ? bp_json_text(json) : NULL, .fingerprint = fingerprint};
+    struct fitted fitted = {.transform = json ? bp_json_text(json) : NULL,
+                            .fingerprint = fingerprint,
+                            .told = fit_warnings(run->transform, planned)};
     json_decref(json);
-    if (!fitted.transform)
-        return bp_fail(err, BP_NOMEM, "no memory for the transform");
-    status = bp_job_change(run->app, run->id, fitted_edit, &fitted, NULL, NULL, NULL, err);
+    status = fitted.transform ? bp_job_change(run->app, run->id, fitted_edit, &fitted, NULL, NULL, NULL, err)
+                              : bp_fail(err, BP_NOMEM, "no memory for the transform");
+    if (!status)
+        tell_warnings(run, fitted.told);
+    json_decref(fitted.told);
     free(fitted.transform);
     return status;
 }
@@ -265,6 +322,7 @@ static bp_status test(struct bp_job_run *run, char **ret_json, struct bp_error *
     if (status)
         goto out;
     memcpy(model->params, bp_trainer_final_params(run->trainer), model->nparams * sizeof *model->params);
+    memcpy(model->stats, bp_trainer_final_stats(run->trainer), model->nstats * sizeof *model->stats);
     bp_model_pack(model, NULL);
     bp_evaluate(exec, TEST_BATCH, NULL, graph, &run->source, run->split.rows[BP_TEST], run->split.count[BP_TEST],
                 accs, NULL, NULL);
