@@ -100,8 +100,13 @@ void bp_transform_free(struct bp_transform *t)
     }
     for (int i = 0; i < t->nheads; i++) {
         free((void *)t->heads[i].target.name);
+        for (int k = 0; t->heads[i].columns && k < t->heads[i].target.ncolumns; k++)
+            free(t->heads[i].columns[k]);
+        free(t->heads[i].columns);
+        free(t->heads[i].class_weights);
         bp_levels_done(&t->heads[i].levels);
     }
+    free(t->weight);
     free(t->features);
     free(t->heads);
     json_decref(t->index);
@@ -199,6 +204,39 @@ json_t *bp_transform_input_names(const struct bp_transform *t)
     return names;
 }
 
+static json_t *decode_number(const struct bp_transform_feature *f, const float *x)
+{
+    return json_real((double)*x / f->scale + f->shift);
+}
+
+static json_t *decode_feature(const struct bp_transform_feature *f, const float *x)
+{
+    int best = 0;
+    if (!f->category && f->count == 1)
+        return decode_number(f, x);
+    json_t *list = f->category ? NULL : json_array();
+    for (int i = 0; i < f->count && list; i++)
+        json_array_append_new(list, decode_number(f, &x[i]));
+    if (!f->category)
+        return list;
+    for (int i = 1; i < f->outputs; i++)
+        best = x[i] > x[best] ? i : best;
+    return best < f->levels.n ? json_incref(json_array_get(f->levels.labels, (size_t)best)) : json_null();
+}
+
+json_t *bp_transform_decode(const struct bp_transform *t, const float *inputs)
+{
+    json_t *row = json_object();
+    for (int i = 0; i < t->nfeatures; i++) {
+        const struct bp_transform_feature *f = &t->features[i];
+        if (json_object_set_new(row, f->name, decode_feature(f, inputs + f->output)) != 0) {
+            json_decref(row);
+            return NULL;
+        }
+    }
+    return row;
+}
+
 /* --- a table's columns ---------------------------------------------------------------------------------------------- */
 
 double bp_column_load(const struct bp_table_column *c, const uint8_t *row, int i)
@@ -247,24 +285,29 @@ bp_status bp_transform_column(const struct bp_table *table, const char *name, co
 struct block {
     struct bp_feature *features;
     struct bp_target *targets;
-    double *values; /* unused ones begin here */
+    struct bp_target_part *parts; /* unused ones begin here, and in values */
+    double *values;
 };
 
 static bp_status block_new(const struct bp_transform *t, struct block *ret, struct bp_error *err)
 {
-    size_t nvalues = 0;
+    size_t nvalues = 0, nparts = 0;
     for (int i = 0; i < t->nfeatures; i++)
         nvalues += (size_t)t->features[i].levels.n + 1;
     for (int i = 0; i < t->nheads; i++)
         nvalues += (size_t)t->heads[i].levels.n + 1;
+    for (int i = 0; i < t->nheads; i++)
+        nparts += (size_t)t->heads[i].target.ncolumns;
+    size_t parts = nparts * sizeof(struct bp_target_part);
     size_t features = (size_t)t->nfeatures * sizeof(struct bp_feature);
     size_t targets = (size_t)t->nheads * sizeof(struct bp_target);
-    uint8_t *bytes = calloc(1, features + targets + nvalues * sizeof(double) + 1);
+    uint8_t *bytes = calloc(1, features + targets + parts + nvalues * sizeof(double) + 1);
     if (!bytes)
         return bp_fail(err, BP_NOMEM, "no memory to read the dataset");
     ret->features = (void *)bytes;
     ret->targets = (void *)(bytes + features);
-    ret->values = (void *)(bytes + features + targets);
+    ret->parts = (void *)(bytes + features + targets);
+    ret->values = (void *)(bytes + features + targets + parts);
     return BP_OK;
 }
 
@@ -319,11 +362,41 @@ static bp_status bind_feature(const struct bp_transform_feature *f, const struct
     return bind_levels(&f->levels, c, block, &ret->values, err);
 }
 
+/* A head over several columns, or over the network's own input. */
+static bp_status bind_joint(const struct bp_transform_target *t, const struct bp_table *table, struct block *block,
+                            struct bp_target *ret, struct bp_error *err)
+{
+    *ret = (struct bp_target){
+        .inputs = t->inputs, .nparts = t->ncolumns, .parts = block->parts, .shift = t->shift, .scale = t->scale};
+    for (int i = 0; i < t->ncolumns; i++) {
+        const struct bp_table_column *c;
+        bp_status status = bp_transform_column(table, t->columns[i], NULL, 1, &c, err);
+        if (status != BP_OK)
+            return status;
+        *block->parts++ = (struct bp_target_part){.type = c->type, .offset = c->offset};
+    }
+    return BP_OK;
+}
+
+/* The rows' weights; a table that has no such column of sound weights (another one than was trained on) has 1s. */
+static void bind_weight(const struct bp_transform *t, const struct bp_table *table, struct bp_source *source)
+{
+    int index = t->weight ? bp_table_find(table, t->weight) : -1;
+    const struct bp_table_column *c = index >= 0 ? &table->columns[index] : NULL;
+    if (!c || c->kind != BP_COLUMN_NUMBER || c->count > 1 || c->missing > 0 || !(c->min >= 0) || !isfinite(c->max))
+        return;
+    source->weighted = true;
+    source->weight_type = c->type;
+    source->weight_offset = c->offset;
+}
+
 static bp_status bind_head(const struct bp_transform_head *h, const struct bp_table *table, struct block *block,
                            struct bp_target *ret, struct bp_error *err)
 {
     const struct bp_transform_target *t = &h->target;
     const struct bp_table_column *c;
+    if (t->inputs || t->ncolumns > 0)
+        return bind_joint(t, table, block, ret, err);
     bp_status status = bp_transform_column(table, t->name, &h->levels, t->is_class ? 1 : t->outputs, &c, err);
     if (status != BP_OK)
         return status;
@@ -333,7 +406,8 @@ static bp_status bind_head(const struct bp_transform_head *h, const struct bp_ta
                               .count = c->count,
                               .classes = t->is_class ? t->outputs : 0,
                               .shift = t->shift,
-                              .scale = t->scale};
+                              .scale = t->scale,
+                              .class_weights = h->class_weights};
     return t->is_class ? bind_levels(&h->levels, c, block, &ret->values, err) : BP_OK;
 }
 
@@ -361,6 +435,7 @@ bp_status bp_transform_source(const struct bp_transform *t, const struct bp_tabl
     }
     for (int i = 0; i < t->nheads && status == BP_OK; i++)
         status = bind_head(&t->heads[i], table, &block, &source.targets[i], err);
+    bind_weight(t, table, &source);
     if (status != BP_OK) {
         bp_transform_source_done(&source);
         return status;

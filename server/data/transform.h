@@ -32,7 +32,20 @@ struct bp_transform_target {
     int outputs;    /* classes, or adjacent values */
     json_t *labels; /* classes as the dataset writes them: strings, or numbers (borrowed array) */
     bool labels_are_numbers;
-    double shift, scale; /* t = (v - shift) * scale */
+    double shift, scale;        /* t = (v - shift) * scale */
+    bool inputs;                /* the network's own input, encoded and scaled: an autoencoder */
+    int ncolumns;               /* of a target of several columns, one output each; else 0 */
+    const char *const *columns; /* their names */
+};
+
+/* What a head is to learn. */
+struct bp_transform_want {
+    const char *const *columns; /* names: one, or several that are the outputs of one head */
+    int ncolumns;
+    bool regression; /* numbers; false: the one column is a class */
+    bool sides;      /* of a regression: the number is a yes or no, with the classes 0 and 1 for class_weights */
+    bool inputs;     /* the network's own input; columns are not looked at */
+    bool unscaled;   /* never standardized, whatever the fit is told */
 };
 
 /* dataset: the resolved object (target, features, ignore, columns, scale, task, input_shape …). task: the resolved
@@ -40,6 +53,10 @@ struct bp_transform_target {
  * below /dataset; BP_INVALID then. The table is borrowed during the call only. */
 bp_status bp_transform_plan(const struct bp_table *table, const json_t *dataset, const char *task,
                             struct bp_problems *problems, struct bp_transform **ret, struct bp_error *err);
+/* The same for any heads; the target and the task of `dataset` are not looked at. */
+bp_status bp_transform_plan_heads(const struct bp_table *table, const json_t *dataset,
+                                  const struct bp_transform_want *heads, int nheads, struct bp_problems *problems,
+                                  struct bp_transform **ret, struct bp_error *err);
 void bp_transform_free(struct bp_transform *transform);
 
 /* What the plan and the fit decided by themselves and people should know: array of {"code", "pointer", "detail"}; new
@@ -66,6 +83,9 @@ struct bp_shape bp_transform_shape(
     const struct bp_transform *transform); /* (n), or the shape of an image (1, 28, 28) */
 int bp_transform_targets(const struct bp_transform *transform);
 const struct bp_transform_target *bp_transform_target(const struct bp_transform *transform, int i);
+/* A row of inputs back as a row of the dataset: {column: number, level or array}, the likeliest level of a category. New
+ * reference, or NULL. */
+json_t *bp_transform_decode(const struct bp_transform *transform, const float *inputs);
 /* Names of the inputs after one-hot ("age", "color=red"): new reference to an array, or NULL. */
 json_t *bp_transform_input_names(const struct bp_transform *transform);
 

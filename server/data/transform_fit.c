@@ -146,7 +146,8 @@ bp_status bp_transform_fit(struct bp_transform *t, const struct bp_table *table,
             /* bytes that are only divided by 255 have no missing values to fill */
             if (status == BP_OK && !(c->type == BP_U8 && t->features[i].scaling >= BP_SCALE_UNIT))
                 figures[i].column = c;
-        } else if (!feature && standardize_target && !h->target.is_class) {
+        } else if (!feature && standardize_target && !h->target.is_class && !h->target.inputs && !h->unscaled &&
+                   h->target.ncolumns == 0) {
             status = bp_transform_column(table, h->target.name, NULL, h->target.outputs, &figures[i].column, err);
         }
     }
@@ -158,6 +159,8 @@ bp_status bp_transform_fit(struct bp_transform *t, const struct bp_table *table,
     for (int i = 0; i < t->nheads && status == BP_OK; i++)
         if (figures[t->nfeatures + i].column)
             status = fit_target(&t->heads[i].target, &figures[t->nfeatures + i], err);
+    if (status == BP_OK)
+        status = bp_transform_balance(t, table, split, err);
     t->fitted = status == BP_OK;
     free(figures);
     return status;
@@ -196,12 +199,19 @@ static void exclude_targets(const struct bp_source *source, int head, uint8_t *r
 {
     const struct bp_target *target = &source->targets[head];
     struct bp_table_column c = {.type = target->type, .offset = target->offset};
+    for (uint64_t r = 0; r < source->nrows && target->nparts > 0; r++)
+        for (int k = 0; k < target->nparts && !ret[r]; k++) {
+            struct bp_table_column part = {.type = target->parts[k].type, .offset = target->parts[k].offset};
+            ret[r] = isnan(bp_column_load(&part, source->rows + r * source->stride, 0));
+        }
+    if (target->nparts > 0 || target->inputs)
+        return;
     for (uint64_t r = 0; r < source->nrows; r++) {
         uint32_t row = (uint32_t)r;
         int32_t label = 0;
         if (target->is_class)
             bp_source_gather_labels(source, head, &row, 1, &label);
-        ret[r] = label < 0;
+        ret[r] |= label < 0; /* another head may have refused the row */
         for (int k = 0; k < target->count && !target->is_class && !ret[r]; k++)
             ret[r] = isnan(bp_column_load(&c, source->rows + r * source->stride, k));
     }

@@ -43,6 +43,12 @@ struct bp_transform_feature {
 struct bp_transform_head {
     struct bp_transform_target target; /* name and labels are owned */
     struct bp_levels levels;           /* of a class; labels is shared with target.labels */
+    char **columns;                    /* of a head over several; owned, shared with target.columns */
+    bool sides;                        /* a number that is a yes or no: classes 0 and 1 for the weights */
+    bool unscaled;                     /* never standardized */
+    bool balanced;                     /* the weights follow from the training rows */
+    int nclass_weights;                /* 0: all 1 */
+    double *class_weights;
 };
 
 struct bp_transform {
@@ -57,7 +63,12 @@ struct bp_transform {
     json_t *others;   /* object: names of the dataset that are no features (target included) -> true */
     json_t *warnings; /* array */
     size_t stride;    /* of a row from outside */
+    char *weight;     /* column of the rows' weights, or NULL */
 };
+
+/* Fits balanced class weights to the training rows. BP_NOMEM, BP_MISMATCH. */
+bp_status bp_transform_balance(struct bp_transform *t, const struct bp_table *table, const struct bp_split *split,
+                               struct bp_error *err);
 
 /* Places outputs and offsets from the features' counts and levels, and sets `inputs` and `index`. BP_LIMIT, BP_NOMEM,
  * BP_CORRUPT (two features of one name). */

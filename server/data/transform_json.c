@@ -51,6 +51,20 @@ static json_t *head_json(const struct bp_transform_head *h, bool *ok)
         put(ok, o, "classes", json_incref(h->levels.labels));
     put(ok, o, "shift", json_real(h->target.shift));
     put(ok, o, "scale", json_real(h->target.scale));
+    if (h->target.inputs)
+        put(ok, o, "inputs", json_true());
+    if (h->sides)
+        put(ok, o, "sides", json_true());
+    json_t *columns = h->target.ncolumns ? json_array() : NULL;
+    json_t *weights = h->nclass_weights ? json_array() : NULL;
+    for (int i = 0; i < h->target.ncolumns; i++)
+        json_array_append_new(columns, json_string(h->target.columns[i]));
+    for (int i = 0; i < h->nclass_weights; i++)
+        json_array_append_new(weights, json_real(h->class_weights[i]));
+    if (h->target.ncolumns)
+        put(ok, o, "columns", columns);
+    if (h->nclass_weights)
+        put(ok, o, "class_weights", weights);
     return o;
 }
 
@@ -58,7 +72,7 @@ static json_t *others_json(const struct bp_transform *t, bool *ok)
 {
     json_t *list = json_array(), *value;
     const char *name;
-    json_object_foreach (t->others, name, value) {
+    json_object_foreach(t->others, name, value) {
         if (json_array_append_new(list, json_string(name)) != 0)
             *ok = false;
     }
@@ -82,6 +96,8 @@ json_t *bp_transform_json(const struct bp_transform *t)
     put(&ok, o, "inputs", json_integer(t->inputs));
     put(&ok, o, "shape", integers(t->shape.dim, t->shape.rank));
     put(&ok, o, "other_columns", others_json(t, &ok));
+    if (t->weight)
+        put(&ok, o, "weight", json_string(t->weight));
     if (!ok) {
         json_decref(o);
         return NULL;
@@ -172,6 +188,35 @@ static bp_status read_feature(const json_t *o, struct bp_transform_feature *f, s
     return BP_OK;
 }
 
+/* What a head may have besides: several columns, and weights of its classes. */
+static bp_status read_lists(const json_t *o, struct bp_transform_head *h, struct bp_error *err)
+{
+    const json_t *columns = json_object_get(o, "columns"), *weights = json_object_get(o, "class_weights");
+    size_t n = json_array_size(columns), classes = json_array_size(weights);
+    if ((n && n != (size_t)h->target.outputs) || (classes && classes != (h->sides ? 2 : (size_t)h->target.outputs)))
+        return damaged(err, "a target");
+    h->columns = calloc(n + 1, sizeof *h->columns);
+    h->class_weights = classes ? calloc(classes, sizeof *h->class_weights) : NULL;
+    if (!h->columns || (classes && !h->class_weights))
+        return bp_fail(err, BP_NOMEM, "no memory for the target");
+    h->target.columns = (const char *const *)h->columns;
+    for (size_t i = 0; i < n; i++) {
+        const char *name = json_string_value(json_array_get(columns, i));
+        if (!name)
+            return damaged(err, "a target");
+        if (!(h->columns[i] = strdup(name)))
+            return bp_fail(err, BP_NOMEM, "no memory for the target");
+        h->target.ncolumns++;
+    }
+    for (size_t i = 0; i < classes; i++) {
+        h->class_weights[i] = json_number_value(json_array_get(weights, i));
+        h->nclass_weights++;
+        if (!isfinite(h->class_weights[i]) || h->class_weights[i] < 0)
+            return damaged(err, "a target");
+    }
+    return BP_OK;
+}
+
 static bp_status read_head(const json_t *o, struct bp_transform_head *h, struct bp_error *err)
 {
     struct bp_transform_target *t = &h->target;
@@ -186,9 +231,12 @@ static bp_status read_head(const json_t *o, struct bp_transform_head *h, struct 
         return bp_fail(err, BP_NOMEM, "no memory for the target");
     t->outputs = (int)outputs;
     t->is_class = classes != NULL;
-    if (!classes)
-        return BP_OK;
-    bp_status status = bp_levels_init(&h->levels, json_incref(classes), err);
+    t->inputs = json_is_true(json_object_get(o, "inputs"));
+    h->sides = json_is_true(json_object_get(o, "sides"));
+    bp_status status = read_lists(o, h, err);
+    if (!classes || status != BP_OK)
+        return status;
+    status = bp_levels_init(&h->levels, json_incref(classes), err);
     t->labels = h->levels.labels;
     t->labels_are_numbers = h->levels.numbers;
     return status;
@@ -219,7 +267,7 @@ static bp_status read_parts(const json_t *json, struct bp_transform *t, struct b
         if ((status = read_head(o, &t->heads[t->nheads++], err)) != BP_OK)
             return status;
     }
-    json_array_foreach (json_object_get(json, "other_columns"), i, name) {
+    json_array_foreach(json_object_get(json, "other_columns"), i, name) {
         if (!json_is_string(name) || json_object_set_new(t->others, json_string_value(name), json_true()) != 0)
             return damaged(err, "its columns");
     }
@@ -244,6 +292,12 @@ bp_status bp_transform_parse(const json_t *json, struct bp_transform **ret, stru
                             product != t->inputs || json_integer_value(json_object_get(json, "inputs")) != t->inputs))
         status = damaged(err, "its shape");
     t->fitted = json_is_true(json_object_get(json, "fitted"));
+    const char *weight = json_string_value(json_object_get(json, "weight"));
+    if (status == BP_OK && weight && !(t->weight = strdup(weight)))
+        status = bp_fail(err, BP_NOMEM, "no memory for the transform");
+    for (int i = 0; i < t->nheads && status == BP_OK; i++)
+        if (t->heads[i].target.inputs && t->heads[i].target.outputs != t->inputs)
+            status = damaged(err, "a target");
     if (status != BP_OK) {
         bp_transform_free(t);
         return status;

@@ -2,7 +2,7 @@
  *
  * All faults are collected, each with a pointer below /dataset. Names are matched exactly first, then as a pattern in
  * which * stands for anything. A text column is left out with a warning when a pattern chose it, and is a fault when
- * its name did. The target is never a feature.
+ * its name did. Targets are in transform_target.c.
  */
 #include "data/transform_planning.h"
 
@@ -11,8 +11,6 @@
 #include <string.h>
 
 #define ALLOWED_MAX 50 /* names listed in a fault */
-
-enum { LEFT_OUT, BY_PATTERN, BY_NAME };
 
 /* --- names ---------------------------------------------------------------------------------------------------------- */
 
@@ -60,7 +58,7 @@ static void mark(struct bp_planning *p, const char *key, const json_t *list, uin
 {
     size_t i;
     json_t *entry;
-    json_array_foreach (list, i, entry) {
+    json_array_foreach(list, i, entry) {
         const char *name = json_string_value(entry);
         char pointer[128];
         snprintf(pointer, sizeof pointer, "/dataset/%s/%zu", key, i);
@@ -73,7 +71,7 @@ static void mark(struct bp_planning *p, const char *key, const json_t *list, uin
         for (int c = 0; name && strchr(name, '*') && c < p->table->ncolumns; c++)
             if (glob(name, p->names[c])) {
                 any = true;
-                if (p->chosen[c] < by_pattern || by_pattern == LEFT_OUT)
+                if (p->chosen[c] < by_pattern || by_pattern == BP_CHOSEN_NOT)
                     p->chosen[c] = by_pattern;
             }
         if (!any)
@@ -98,19 +96,19 @@ static void choose_columns(struct bp_planning *p)
 {
     if (json_array_size(json_object_get(p->dataset, "features")) > 0 ||
         json_is_string(json_object_get(p->dataset, "features")))
-        mark_key(p, "features", BY_NAME, BY_PATTERN);
+        mark_key(p, "features", BP_CHOSEN_BY_NAME, BP_CHOSEN_BY_PATTERN);
     else
-        memset(p->chosen, BY_PATTERN, (size_t)p->table->ncolumns);
-    mark_key(p, "ignore", LEFT_OUT, LEFT_OUT);
+        memset(p->chosen, BP_CHOSEN_BY_PATTERN, (size_t)p->table->ncolumns);
+    mark_key(p, "ignore", BP_CHOSEN_NOT, BP_CHOSEN_NOT);
 
     const char *name;
     json_t *value;
-    json_object_foreach ((json_t *)p->dataset, name, value) {
+    json_object_foreach((json_t *)p->dataset, name, value) {
         const char *column;
         json_t *config;
         if (strcmp(name, "columns") != 0)
             continue;
-        json_object_foreach (value, column, config) {
+        json_object_foreach(value, column, config) {
             char pointer[400] = "/dataset/columns";
             bp_pointer_append(pointer, sizeof pointer, column);
             if (bp_table_find(p->table, column) < 0)
@@ -123,11 +121,11 @@ static bp_status add_features(struct bp_planning *p, struct bp_error *err)
 {
     for (int i = 0; i < p->table->ncolumns; i++) {
         const struct bp_table_column *c = &p->table->columns[i];
-        bool chosen = p->chosen[i] != LEFT_OUT && i != p->target;
+        bool chosen = p->chosen[i] != BP_CHOSEN_NOT;
         bp_status status;
         if (chosen && c->kind == BP_COLUMN_TEXT) {
             chosen = false;
-            if (p->chosen[i] == BY_NAME)
+            if (p->chosen[i] == BP_CHOSEN_BY_NAME)
                 bp_problems_add(p->problems, "/dataset/features", "text_column", NULL, NULL,
                                 "column '%s' is text with too many different values to learn from", c->name);
             else
@@ -143,76 +141,6 @@ static bp_status add_features(struct bp_planning *p, struct bp_error *err)
         bp_problems_add(p->problems, "/dataset/features", "no_features", NULL, allowed_names(p),
                         "no column is left to learn from");
     return BP_OK;
-}
-
-/* --- target --------------------------------------------------------------------------------------------------------- */
-
-static void find_target(struct bp_planning *p)
-{
-    const json_t *target = json_object_get(p->dataset, "target");
-    const char *name = json_string_value(target);
-    if (json_array_size(target) == 1)
-        name = json_string_value(json_array_get(target, 0));
-    p->target = name ? bp_table_find(p->table, name) : -1;
-    if (!name)
-        bp_problems_add(p->problems, "/dataset/target", "required", NULL, allowed_names(p),
-                        "target must name the column to predict");
-    else if (p->target < 0)
-        unknown_column(p, "/dataset/target", name);
-    else if (p->chosen[p->target] == BY_NAME)
-        bp_problems_add(p->problems, "/dataset/features", "target_is_feature", NULL, NULL,
-                        "'%s' is the target and cannot be a feature: the network would only copy it", name);
-}
-
-/* Whether the target fits the task. */
-static bool check_target(struct bp_planning *p, const struct bp_table_column *c)
-{
-    const char *code = NULL, *hint = NULL;
-    char detail[256] = "";
-    if (c->kind == BP_COLUMN_TEXT) {
-        code = "text_column";
-        snprintf(detail, sizeof detail, "'%.60s' is text with too many different values to be classes", c->name);
-    } else if (p->regression && c->kind == BP_COLUMN_CATEGORY) {
-        code = "not_a_number";
-        hint = "classification";
-        snprintf(detail, sizeof detail, "'%.60s' is a category: a regression needs a number", c->name);
-    } else if (!p->regression && c->count > 1) {
-        code = "unsupported";
-        hint = "regression";
-        snprintf(detail, sizeof detail, "'%.60s' is an array of numbers and no class", c->name);
-    } else if (!p->regression && c->kind == BP_COLUMN_NUMBER && c->nvalues == 0) {
-        code = "too_many_classes";
-        hint = "regression";
-        snprintf(detail, sizeof detail, "'%.60s' has more than %d different numbers to be classes", c->name,
-                 BP_DISTINCT_MAX);
-    } else if (!p->regression && (c->kind == BP_COLUMN_CATEGORY ? c->nlevels : c->nvalues) < 2) {
-        code = "one_class";
-        snprintf(detail, sizeof detail, "'%.60s' has the same value in all rows: there is nothing to tell apart",
-                 c->name);
-    }
-    if (code)
-        bp_problems_add(p->problems, "/dataset/target", code, hint, NULL, "%s", detail);
-    return code == NULL;
-}
-
-static bp_status add_target(struct bp_planning *p, struct bp_error *err)
-{
-    if (p->target < 0 || !check_target(p, &p->table->columns[p->target]))
-        return BP_OK;
-    const struct bp_table_column *c = &p->table->columns[p->target];
-    struct bp_transform_head *h = &p->t->heads[0];
-    h->target = (struct bp_transform_target){
-        .name = strdup(c->name), .is_class = !p->regression, .outputs = c->count, .shift = 0, .scale = 1};
-    p->t->nheads = 1;
-    if (!h->target.name)
-        return bp_fail(err, BP_NOMEM, "no memory for the target");
-    if (p->regression)
-        return BP_OK;
-    bp_status status = bp_planning_levels(c, &h->levels, err);
-    h->target.outputs = h->levels.n;
-    h->target.labels = h->levels.labels;
-    h->target.labels_are_numbers = h->levels.numbers;
-    return status;
 }
 
 /* --- shape ---------------------------------------------------------------------------------------------------------- */
@@ -257,13 +185,17 @@ static bp_status plan(struct bp_planning *p, struct bp_error *err)
 {
     bp_status status;
     choose_columns(p);
-    find_target(p);
-    if ((status = add_features(p, err)) != BP_OK || (status = add_target(p, err)) != BP_OK)
+    bp_planning_targets(p);
+    if ((status = bp_planning_weight(p, err)) != BP_OK || (status = add_features(p, err)) != BP_OK ||
+        (status = bp_planning_heads(p, err)) != BP_OK)
         return status;
     if (!bp_problems_any(p->problems)) {
         if ((status = bp_transform_place(p->t, err)) != BP_OK)
             return status;
         set_shape(p);
+        for (int i = 0; i < p->t->nheads; i++)
+            if (p->t->heads[i].target.inputs)
+                p->t->heads[i].target.outputs = p->t->inputs;
     }
     if (p->problems->out_of_memory)
         return bp_fail(err, BP_NOMEM, "no memory to plan the columns");
@@ -272,21 +204,21 @@ static bp_status plan(struct bp_planning *p, struct bp_error *err)
     return BP_OK;
 }
 
-bp_status bp_transform_plan(const struct bp_table *table, const json_t *dataset, const char *task,
-                            struct bp_problems *problems, struct bp_transform **ret, struct bp_error *err)
+bp_status bp_transform_plan_heads(const struct bp_table *table, const json_t *dataset,
+                                  const struct bp_transform_want *heads, int nheads, struct bp_problems *problems,
+                                  struct bp_transform **ret, struct bp_error *err)
 {
     size_t n = (size_t)table->ncolumns;
     struct bp_problems own; /* the list may hold faults of others, which are no reason to stop here */
-    struct bp_planning p = {.table = table, .dataset = dataset, .problems = &own, .target = -1};
+    struct bp_planning p = {.table = table, .dataset = dataset, .problems = &own, .nheads = nheads, .heads = heads};
     bp_status status = BP_NOMEM;
     bp_problems_init(&own);
-    p.regression = bp_planning_is_word(task, "regression");
     p.t = calloc(1, sizeof *p.t);
     p.names = calloc(n, sizeof *p.names);
     p.chosen = calloc(n, 1);
     if (p.t) {
         p.t->features = calloc(n, sizeof *p.t->features);
-        p.t->heads = calloc(1, sizeof *p.t->heads);
+        p.t->heads = calloc((size_t)nheads + 1, sizeof *p.t->heads);
         p.t->index = json_object();
         p.t->others = json_object();
         p.t->warnings = json_array();
@@ -315,4 +247,17 @@ out:
     bp_transform_free(p.t);
     bp_problems_done(&own);
     return status;
+}
+
+bp_status bp_transform_plan(const struct bp_table *table, const json_t *dataset, const char *task,
+                            struct bp_problems *problems, struct bp_transform **ret, struct bp_error *err)
+{
+    const json_t *target = json_object_get(dataset, "target");
+    const char *name = json_string_value(json_is_array(target) ? json_array_get(target, 0) : target);
+    struct bp_transform_want want = {
+        .columns = &name, .ncolumns = 1, .regression = bp_planning_is_word(task, "regression")};
+    if (name)
+        return bp_transform_plan_heads(table, dataset, &want, 1, problems, ret, err);
+    bp_problems_add(problems, "/dataset/target", "required", NULL, NULL, "target must name the column to predict");
+    return bp_fail(err, BP_INVALID, "the dataset object of the spec has faults");
 }

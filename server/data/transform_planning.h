@@ -4,16 +4,24 @@
 
 #include "data/transform_internal.h"
 
+enum { BP_CHOSEN_NOT, BP_CHOSEN_BY_PATTERN, BP_CHOSEN_BY_NAME };
+
 struct bp_planning {
     const struct bp_table *table;
     const json_t *dataset;
     struct bp_problems *problems;
     struct bp_transform *t;
     const char **names; /* of the table's columns, for bp_nearest */
-    uint8_t *chosen;    /* by column */
-    int target;         /* -1: none */
-    bool regression;
+    uint8_t *chosen;    /* by column: BP_CHOSEN_… */
+    int nheads;
+    const struct bp_transform_want *heads;
 };
+
+/* Targets and weights (transform_target.c): takes their columns away from the features, and makes the heads. BP_NOMEM;
+ * faults go to the problems. */
+void bp_planning_targets(struct bp_planning *p);
+bp_status bp_planning_weight(struct bp_planning *p, struct bp_error *err);
+bp_status bp_planning_heads(struct bp_planning *p, struct bp_error *err);
 
 /* Adds a column as a feature, as the spec asks for; faults go to the problems. BP_NOMEM. */
 bp_status bp_planning_feature(struct bp_planning *p, const struct bp_table_column *c, struct bp_error *err);
