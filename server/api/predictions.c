@@ -110,6 +110,8 @@ static bool read_rows(struct bp_request *request, struct bp_reply *reply, const 
     }
     if (status == BP_INVALID && bp_problems_any(&problems))
         bp_api_faults(reply, "invalid_rows", "the rows do not fit the model", &problems);
+    else if (status == BP_LIMIT)
+        bp_problem(reply, 413, "too_many_rows", "%s", err.message);
     else if (status)
         bp_problem_error(reply, &err);
     bp_problems_done(&problems);

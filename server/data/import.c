@@ -58,6 +58,8 @@ static const struct stranger {
     {"\x28\xb5\x2f\xfd", 4, BP_UNSUPPORTED, "unsupported_format", "zstd is not read: use gzip, or none"},
     {"SQLite format 3", 15, BP_UNSUPPORTED, "unsupported_format", "SQLite files are not read: write CSV"},
     {"{\"", 2, BP_UNSUPPORTED, "unsupported_format", "JSON rows are not read: write CSV"},
+    {"[[", 2, BP_UNSUPPORTED, "unsupported_format", "JSON rows are not read: write CSV"},
+    {"[{", 2, BP_UNSUPPORTED, "unsupported_format", "JSON rows are not read: write CSV"},
     {BP_MANIFEST_MAGIC, sizeof BP_MANIFEST_MAGIC - 1, BP_INVALID, "is_manifest",
      "this is the manifest of a dataset and not its data"},
 };
