@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TEST_BATCH 256  /* rows of a forward pass over the test rows */
+#define TEST_BATCH 256   /* rows of a forward pass over the test rows */
 #define WARNINGS_TOLD 20 /* of the fit: a wide table may have hundreds of constant columns */
 
 /* --- events ---------------------------------------------------------------------------------------------------------- */
@@ -151,7 +151,7 @@ static void tell_warnings(struct bp_job_run *run, json_t *told)
 {
     size_t i;
     json_t *entry;
-    json_array_foreach (told, i, entry) {
+    json_array_foreach(told, i, entry) {
         char *text = bp_json_text(entry);
         if (text)
             add_event(run, "warning", text);
@@ -322,7 +322,6 @@ static bp_status test(struct bp_job_run *run, char **ret_json, struct bp_error *
     if (status)
         goto out;
     memcpy(model->params, bp_trainer_final_params(run->trainer), model->nparams * sizeof *model->params);
-    memcpy(model->stats, bp_trainer_final_stats(run->trainer), model->nstats * sizeof *model->stats);
     bp_model_pack(model, NULL);
     bp_evaluate(exec, TEST_BATCH, NULL, graph, &run->source, run->split.rows[BP_TEST], run->split.count[BP_TEST],
                 accs, NULL, NULL);
