@@ -322,6 +322,7 @@ static bp_status test(struct bp_job_run *run, char **ret_json, struct bp_error *
     if (status)
         goto out;
     memcpy(model->params, bp_trainer_final_params(run->trainer), model->nparams * sizeof *model->params);
+    memcpy(model->stats, bp_trainer_final_stats(run->trainer), model->nstats * sizeof *model->stats);
     bp_model_pack(model, NULL);
     bp_evaluate(exec, TEST_BATCH, NULL, graph, &run->source, run->split.rows[BP_TEST], run->split.count[BP_TEST],
                 accs, NULL, NULL);
