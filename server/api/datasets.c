@@ -15,6 +15,7 @@ struct put {
     const struct bp_dataset_row *row;
     bool only_new; /* nothing may be replaced */
     bool existed, same;
+    struct bp_dataset_row stored; /* what there is now: the same bytes may have been there for long */
 };
 
 static bp_status put_work(struct bp_db *db, void *arg, struct bp_error *err)
@@ -26,7 +27,8 @@ static bp_status put_work(struct bp_db *db, void *arg, struct bp_error *err)
         bp_dataset_row_done(&there);
         return BP_OK;
     }
-    return bp_db_dataset_put(db, p->row, &p->existed, &p->same, err);
+    bp_status status = bp_db_dataset_put(db, p->row, &p->existed, &p->same, err);
+    return status ? status : bp_db_dataset_get(db, p->row->name, &p->stored, err);
 }
 
 static json_t *dataset_json(const struct bp_dataset_row *row)
@@ -86,11 +88,12 @@ static void import_named(struct bp_app *app, struct bp_request *request, struct 
             bp_reply_header(reply, "ETag", "\"sha256-%s\"", row.sha256);
             if (!put.existed)
                 bp_reply_header(reply, "Location", "/v1/datasets/%s", row.name);
-            bp_reply_json(reply, put.existed ? 200 : 201, dataset_json(&row));
+            bp_reply_json(reply, put.existed ? 200 : 201, dataset_json(&put.stored));
             if (put.existed && !put.same)
                 bp_api_sweep(app);
         }
     }
+    bp_dataset_row_done(&put.stored);
     bp_api_import_done(app, &row);
 }
 
