@@ -62,7 +62,6 @@ typedef double bp_real;
 #define bp_optimizer_slots bp_optimizer_slots_f64
 #define bp_optimizer_prepare bp_optimizer_prepare_f64
 #define bp_optimizer_step bp_optimizer_step_f64
-#define bp_optimizer_clip bp_optimizer_clip_f64
 #define bp_optimizer_penalty bp_optimizer_penalty_f64
 #else
 typedef float bp_real;

@@ -53,6 +53,15 @@ static const struct {
     FIELD(stop_reason, 1),
     FIELD(has_best, 1),
     FIELD(ncounts, 2),
+    FIELD(rollbacks, 3),
+    FIELD(rate_factor, 3),
+    FIELD(last_loss, 3),
+    FIELD(plateau.any, 3),
+    FIELD(plateau.best, 3),
+    FIELD(plateau.bad, 3),
+    FIELD(plateau.cooling, 3),
+    FIELD(plateau.lr, 3),
+    FIELD(has_start, 3),
 #undef FIELD
 };
 
@@ -100,6 +109,11 @@ static bool lay_out(struct bp_checkpoint_layout *l)
     if (h->has_best && !bp_size_add(at, stats, &at)) {
         return false;
     }
+    l->start = h->has_start ? at : 0;
+    if (h->has_start &&
+        (!bp_size_add(at, params, &at) || !bp_size_add(at, slots, &at) || !bp_size_add(at, stats, &at))) {
+        return false;
+    }
     if (!bp_size_add(at, accs, &at) || !bp_size_add(at, counts, &at) || !bp_size_add(at, TRAILER_SIZE, &at)) {
         return false;
     }
@@ -140,7 +154,7 @@ static size_t ncounts_of(const struct bp_trainer *t)
     return bp_scores_counts(t->graph, t->config.metrics);
 }
 
-bp_status bp_checkpoint_estimate(const struct bp_graph *graph, int nslots, size_t ncounts, size_t *ret)
+bp_status bp_checkpoint_estimate(const struct bp_graph *graph, int nslots, size_t ncounts, bool start, size_t *ret)
 {
     struct bp_checkpoint_layout l = {.header = {.version = BP_CHECKPOINT_VERSION,
                                                 .nparams = graph->nparams,
@@ -148,7 +162,8 @@ bp_status bp_checkpoint_estimate(const struct bp_graph *graph, int nslots, size_
                                                 .nslots = (uint64_t)nslots,
                                                 .nheads = (uint64_t)graph->nheads,
                                                 .has_best = true,
-                                                .ncounts = ncounts}};
+                                                .ncounts = ncounts,
+                                                .has_start = start}};
 
     if (!lay_out(&l)) {
         return BP_LIMIT;
@@ -161,8 +176,20 @@ size_t bp_checkpoint_size(const struct bp_trainer *trainer)
 {
     size_t size = 0; /* no overflow: the trainer's own blocks are larger */
 
-    bp_checkpoint_estimate(trainer->graph, trainer->model->nslots, ncounts_of(trainer), &size);
+    bp_checkpoint_estimate(trainer->graph, trainer->model->nslots, ncounts_of(trainer), trainer->start != NULL,
+                           &size);
     return size;
+}
+
+/* At the start of an epoch the state is its own start. */
+static bool needs_start(const struct bp_trainer *t, int64_t epoch_step)
+{
+    return t->start != NULL && epoch_step > 0;
+}
+
+static size_t start_size(const struct bp_trainer *t)
+{
+    return bp_trainer_start_elements(t->graph, t->model->nslots) * sizeof(float);
 }
 
 static struct bp_checkpoint_header header_of(const struct bp_trainer *t)
@@ -187,6 +214,11 @@ static struct bp_checkpoint_header header_of(const struct bp_trainer *t)
         .stop_reason = (uint32_t)t->at.stop_reason,
         .has_best = bp_trainer_best_is_apart(t),
         .ncounts = ncounts_of(t),
+        .rollbacks = t->at.rollbacks,
+        .rate_factor = t->at.rate_factor,
+        .last_loss = t->at.last_loss,
+        .plateau = t->at.plateau,
+        .has_start = needs_start(t, t->at.epoch_step),
     };
 }
 
@@ -217,6 +249,9 @@ bp_status bp_checkpoint_encode(const struct bp_trainer *t, uint8_t *buffer, size
     if (l.header.has_best) {
         memcpy(buffer + l.best_params, t->best, params + stats);
     }
+    if (l.header.has_start) {
+        memcpy(buffer + l.start, t->start, start_size(t));
+    }
     memcpy(buffer + accumulators_at(&l), t->epoch_accs, (size_t)t->graph->nheads * sizeof *t->epoch_accs);
     copy_counts(t, buffer + counts_at(&l), true);
     hash = bp_hash_bytes(BP_HASH_START, buffer, l.size - TRAILER_SIZE);
@@ -233,7 +268,7 @@ static bp_status damaged(struct bp_error *err, const char *what)
 /* Reads the fields of the header. A bool is a byte of 0 or 1, checked before it is one. */
 static bp_status read_header(const uint8_t *start, size_t n, struct bp_checkpoint_header *ret, struct bp_error *err)
 {
-    struct bp_checkpoint_header h = {0};
+    struct bp_checkpoint_header h = {.rate_factor = 1.0, .last_loss = NAN}; /* what older versions do not say */
     const uint8_t *p = start + MAGIC_SIZE;
 
     if (n < MAGIC_SIZE + sizeof h.version || memcmp(start, MAGIC, MAGIC_SIZE) != 0) {
@@ -262,9 +297,11 @@ static bp_status read_header(const uint8_t *start, size_t n, struct bp_checkpoin
         memcpy(to, p, fields[i].size);
         p += fields[i].size;
     }
-    if (h.nslots > BP_SLOTS_MAX || h.nheads > BP_NODES_MAX || h.stop_reason > BP_STOP_USER || h.epoch < 0 ||
+    if (h.nslots > BP_SLOTS_MAX || h.nheads > BP_NODES_MAX || h.stop_reason >= BP_STOP_COUNT || h.epoch < 0 ||
         h.step < 0 || h.epoch_step < 0 || h.samples < 0 || h.bad_epochs < 0 || !isfinite(h.seconds) ||
-        h.seconds < 0.0 || (h.has_best && !h.best.any)) {
+        h.seconds < 0.0 || (h.has_best && !h.best.any) || h.rollbacks < 0 ||
+        !(h.rate_factor >= 0.0 && h.rate_factor <= 1.0) || !isfinite(h.plateau.lr) || h.plateau.lr < 0.0 ||
+        h.plateau.bad < 0 || h.plateau.cooling < 0) {
         return damaged(err, "a figure of its header is impossible");
     }
     *ret = h;
@@ -341,18 +378,25 @@ static bp_status check_match(const struct bp_trainer *t, const struct bp_checkpo
     if (h->nslots != (uint64_t)t->model->nslots) {
         return bp_fail(err, BP_MISMATCH, "the checkpoint was made with another optimizer");
     }
+    if (h->has_start != needs_start(t, h->epoch_step)) {
+        return bp_fail(err, BP_MISMATCH, "the checkpoint was made with another way to answer divergence");
+    }
     if (h->epoch_step >= t->steps_per_epoch || __builtin_mul_overflow(h->epoch, t->steps_per_epoch, &steps) ||
         __builtin_mul_overflow(h->epoch, (int64_t)t->split->count[BP_TRAIN], &rows) ||
-        h->step - h->epoch_step != steps || h->samples - h->epoch_step * t->config.batch_size != rows) {
+        h->step - h->epoch_step != steps ||
+        h->samples - h->epoch_step * t->config.batch_size * bp_trainer_micro_batches(&t->config) != rows) {
         return bp_fail(err, BP_MISMATCH, "the checkpoint was made with another batch size");
     }
     return BP_OK;
 }
 
-/* A run that had ended because its epochs were over goes on when there are more of them now. */
+/* A run that had ended because its epochs or its seconds were over goes on when there are more of them now. */
 static enum bp_stop_reason stop_reason_now(const struct bp_trainer *t, const struct bp_checkpoint_header *h)
 {
     if (h->stop_reason == BP_STOP_MAX_EPOCHS && h->epoch < t->config.epochs) {
+        return BP_STOP_NONE;
+    }
+    if (h->stop_reason == BP_STOP_TIME && h->seconds < t->config.max_seconds) {
         return BP_STOP_NONE;
     }
     return (enum bp_stop_reason)h->stop_reason;
@@ -387,6 +431,9 @@ bp_status bp_checkpoint_restore(struct bp_trainer *t, const uint8_t *bytes, size
             memcpy(t->best + t->graph->nparams, t->model->stats, stats);
         }
     }
+    if (h->has_start) {
+        memcpy(t->start, bytes + l.start, start_size(t));
+    }
     memcpy(t->epoch_accs, bytes + accumulators_at(&l), (size_t)t->graph->nheads * sizeof *t->epoch_accs);
     copy_counts(t, (uint8_t *)bytes + counts_at(&l), false);
     t->at = (struct bp_position){
@@ -398,7 +445,14 @@ bp_status bp_checkpoint_restore(struct bp_trainer *t, const uint8_t *bytes, size
         .best = h->best,
         .bad_epochs = h->bad_epochs,
         .stop_reason = stop_reason_now(t, h),
+        .rollbacks = h->rollbacks,
+        .rate_factor = h->rate_factor,
+        .last_loss = h->last_loss,
+        .plateau = h->plateau,
     };
+    if (h->version < 3) {
+        t->at.plateau.lr = t->config.optimizer.lr;
+    }
     bp_model_pack(t->model, NULL);
     *ret_exact = h->numerics == BP_NUMERICS_VERSION;
     return BP_OK;

@@ -6,6 +6,8 @@
  *   slots       nslots * nparams f32
  *   statistics  nstats f32
  *   best        nparams + nstats f32, when the best parameters are not the present ones
+ *   start       nparams, nslots * nparams, nstats f32: the state at the start of the open epoch, where rollbacks need it
+ *               (since version 3)
  *   epoch       the accumulators of the open epoch, one a head
  *   counts      ncounts f64, the counts of its scores, head after head (since version 2)
  *   trailer     64 bits of a hash over all bytes before it
@@ -19,7 +21,7 @@
 
 #include "train/trainer.h"
 
-#define BP_CHECKPOINT_VERSION 2
+#define BP_CHECKPOINT_VERSION 3
 
 /* What a checkpoint says about itself; doubles are stored as their 64 bits. */
 struct bp_checkpoint_header {
@@ -38,6 +40,11 @@ struct bp_checkpoint_header {
     uint32_t stop_reason; /* enum bp_stop_reason; not NONE: training had ended */
     bool has_best;        /* a section of its own for the best parameters */
     uint64_t ncounts;     /* of scores by class in the open epoch; since version 2 */
+    /* Since version 3; in older ones as if nothing had happened. */
+    int64_t rollbacks;
+    double rate_factor, last_loss; /* of the rollbacks; the monitored loss of the last epoch (NaN: none) */
+    struct bp_plateau plateau;     /* of the plateau schedule; an older one has the rate 0, which stands for none */
+    bool has_start;                /* a section for the state at the start of the epoch */
 };
 
 /* Bytes of a checkpoint of this trainer, at most. */
@@ -66,6 +73,7 @@ struct bp_checkpoint_layout {
     struct bp_checkpoint_header header;
     uint64_t params, slots, stats;
     uint64_t best_params, best_stats;
+    uint64_t start;
     uint64_t size;
 };
 

@@ -169,11 +169,30 @@ static void judge(struct bp_trainer *t, double value)
             memcpy(t->best + t->graph->nparams, t->model->stats, t->graph->nstats * sizeof *t->best);
         }
     }
-    if (t->at.epoch >= t->config.epochs) {
+}
+
+/* Whether the metric has got to where the user wants it. */
+static bool reached(const struct bp_train_config *c, double value)
+{
+    return c->has_target &&
+           (bp_metric_maximized(c->target.metric) ? value >= c->target_value : value <= c->target_value);
+}
+
+/* Why training ends with this epoch, if it does; loss is the total one, of the monitor's rows. */
+static void consider_stopping(struct bp_trainer *t, double target, double loss)
+{
+    double change = fabs(loss - t->at.last_loss); /* NaN after the first epoch: no reason to stop */
+
+    if (reached(&t->config, target)) {
+        t->at.stop_reason = BP_STOP_TARGET;
+    } else if (t->at.epoch >= t->config.epochs) {
         t->at.stop_reason = BP_STOP_MAX_EPOCHS;
+    } else if (change < t->config.tolerance) {
+        t->at.stop_reason = BP_STOP_CONVERGED;
     } else if (t->config.early_stopping && t->at.bad_epochs > 0 && t->at.bad_epochs >= t->config.patience) {
         t->at.stop_reason = BP_STOP_EARLY;
     }
+    t->at.last_loss = loss;
 }
 
 bp_status bp_trainer_end_epoch(struct bp_trainer *t, const struct bp_train_hooks *hooks, struct bp_team *team,
@@ -182,7 +201,8 @@ bp_status bp_trainer_end_epoch(struct bp_trainer *t, const struct bp_train_hooks
     const struct bp_monitor *monitor = &t->config.monitor;
     const struct result training = {t->graph, t->epoch_accs, t->epoch_scores, true};
     const struct result validation = {t->graph, t->validation_accs, t->validation_scores, false};
-    struct bp_progress progress;
+    const struct result *judged = monitor->validation ? &validation : &training;
+    double value;
 
     if (t->evaluation != NULL) {
         bp_status status =
@@ -198,10 +218,18 @@ bp_status bp_trainer_end_epoch(struct bp_trainer *t, const struct bp_train_hooks
     if (t->evaluation != NULL) {
         report(t, hooks, "val_", &validation);
     }
-    judge(t, value_of(monitor->validation ? &validation : &training, monitor));
+    if (hooks->metric != NULL && bp_trainer_rate_varies(t)) {
+        hooks->metric(hooks->ctx, "lr", t->at.epoch, t->at.step, t->rate);
+    }
+    value = value_of(judged, monitor);
+    judge(t, value);
+    bp_plateau_epoch(&t->config.schedule, &t->at.plateau, value, bp_metric_maximized(monitor->metric));
+    consider_stopping(t, value_of(t->config.target.validation ? &validation : &training, &t->config.target),
+                      bp_total_loss(t->graph, judged->accs));
     reset(t->graph, t->epoch_accs);
     reset_scores(t->graph, t->epoch_scores);
     if (hooks->epoch != NULL) {
+        struct bp_progress progress;
         bp_trainer_progress(t, &progress);
         hooks->epoch(hooks->ctx, &progress, &t->at.best);
     }

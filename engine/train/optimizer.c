@@ -378,28 +378,6 @@ void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *mo
     }
 }
 
-struct clip {
-    struct bp_model *model;
-    size_t chunk;
-    bp_real factor, limit;
-};
-
-static void clip_chunk(void *arg, int task, int thread)
-{
-    const struct clip *w = arg;
-    size_t first = (size_t)task * w->chunk, left = w->model->nparams - first;
-
-    (void)thread;
-    bp_kernels_current()->clip(left < w->chunk ? left : w->chunk, w->factor, w->limit, w->model->grads + first);
-}
-
-void bp_optimizer_clip(struct bp_model *model, struct bp_team *team, double factor, double limit)
-{
-    struct clip w = {model, chunk_size(model->nparams), (bp_real)factor, (bp_real)limit};
-
-    bp_team_for(team, chunk_count(model->nparams), clip_chunk, &w);
-}
-
 double bp_optimizer_penalty(const struct bp_model *model)
 {
     double sum = 0.0;

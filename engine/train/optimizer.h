@@ -58,9 +58,6 @@ double bp_optimizer_prepare(struct bp_model *model, struct bp_team *team);
 void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *model, struct bp_team *team, double lr,
                        double grad_scale, uint64_t step);
 
-/* Multiplies the gradients by factor and draws each to -limit .. limit. */
-void bp_optimizer_clip(struct bp_model *model, struct bp_team *team, double factor, double limit);
-
 /* The sum of the layers' penalties: sum of l1 |p| + l2 p^2. */
 double bp_optimizer_penalty(const struct bp_model *model);
 

@@ -3,21 +3,16 @@
  * Between any two steps it asks the host what to do; at the end of an epoch it lets evaluate.c judge; from time to
  * time it offers a checkpoint. The clock decides about checkpoints only, and those change nothing of the training.
  *
- * A step that fails (a loss or a gradient that is no finite number) has changed no parameter: what is checkpointed
- * afterwards is the state before it.
+ * A step that fails (step.c) ends the run, or is answered by going back to the start of the epoch (rollback.c).
  */
-#include "base/random.h"
-#include "train/batch.h"
 #include "train/state.h"
 
-#include <float.h>
-#include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #define CHECKPOINT_PAUSE 1.0  /* seconds between two checkpoints at least */
 #define CHECKPOINT_SHARE 33.0 /* and this many times what the last one took: at most 3 % of the time */
-#define CLIP_EPS 1e-6         /* keeps the clipping factor finite at norm 0; PyTorch's value */
 
 /* One call of bp_trainer_run. */
 struct run {
@@ -41,134 +36,6 @@ static double now(void)
     return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
 }
 
-/* The order of the open epoch: a function of the seed and the epoch alone. */
-static void order_rows(struct bp_trainer *t)
-{
-    uint64_t n = t->split->count[BP_TRAIN];
-
-    if (t->order_epoch == t->at.epoch) {
-        return;
-    }
-    memcpy(t->order, t->split->rows[BP_TRAIN], n * sizeof *t->order);
-    if (t->config.shuffle) {
-        bp_random_shuffle(t->config.seed, bp_stream(BP_STREAM_SHUFFLE, 0), (uint64_t)t->at.epoch, t->order, n);
-    }
-    t->order_epoch = t->at.epoch;
-}
-
-/* Loss of the last pass in the targets' own units. */
-static double batch_loss(const struct bp_trainer *t, int rows)
-{
-    double sum = 0.0;
-
-    for (int h = 0; h < t->graph->nheads; h++) {
-        const struct bp_head *head = &t->graph->heads[h];
-        const float *weight = bp_exec_targets(t->exec, h)->weight;
-        const float *loss = bp_exec_row_losses(t->exec, h);
-        double weights = 0.0, losses = 0.0;
-
-        for (int r = 0; r < rows; r++) {
-            weights += (double)weight[r];
-            losses += (double)weight[r] * (double)loss[r];
-        }
-        sum += weights > 0.0
-                   ? head->weight * (losses / weights) * bp_loss_unit(head->loss, bp_head_unit(t->source, h))
-                   : 0.0;
-    }
-    return sum;
-}
-
-static bp_status fail_at_gradient(const struct bp_trainer *t, struct bp_error *err)
-{
-    for (int i = 0; i < t->graph->ntensors; i++) {
-        const struct bp_tensor *tensor = &t->graph->tensors[i];
-        const float *g = t->model->grads + tensor->offset;
-
-        for (size_t e = 0; !tensor->statistic && tensor->trainable && e < tensor->count; e++) {
-            if (!isfinite(g[e]) || !isfinite(g[e] * g[e])) {
-                return bp_fail_at(err, BP_NONFINITE, tensor->name,
-                                  "the gradient of %s is not finite, or too large to square, at step %lld; try a "
-                                  "smaller learning rate or clip_grad_norm",
-                                  tensor->name, (long long)t->at.step + 1);
-            }
-        }
-    }
-    return bp_fail(err, BP_NONFINITE,
-                   "the norm of the gradient is too large at step %lld; try a smaller learning rate",
-                   (long long)t->at.step + 1);
-}
-
-/* Clips by the global norm and updates. The squares of all gradients together must fit a float: else the second
- * moments of Adam could overflow, and parameters after them. */
-static bp_status update(struct bp_trainer *t, struct bp_team *team, struct bp_error *err)
-{
-    double squares = bp_optimizer_prepare(t->model, team), scale = 1.0;
-
-    if (!(squares <= (double)FLT_MAX)) {
-        return fail_at_gradient(t, err);
-    }
-    if (t->config.clip_grad_norm > 0.0) {
-        scale = t->config.clip_grad_norm / (sqrt(squares) + CLIP_EPS);
-        scale = scale < 1.0 ? scale : 1.0;
-    }
-    t->clip = scale;
-    bp_optimizer_step(&t->config.optimizer, t->model, team, t->config.optimizer.lr, scale, (uint64_t)t->at.step + 1);
-    bp_model_pack(t->model, team);
-    return BP_OK;
-}
-
-static bp_status step(struct run *run)
-{
-    struct bp_trainer *t = run->t;
-    uint64_t first = (uint64_t)t->at.epoch_step * (uint64_t)t->config.batch_size;
-    uint64_t left = t->split->count[BP_TRAIN] - first;
-    int n = left < (uint64_t)t->config.batch_size ? (int)left : t->config.batch_size;
-    double loss;
-    bp_status status;
-
-    order_rows(t);
-    status = bp_batch_load(t->exec, run->team, t->graph, t->source, t->order + first, n, run->err);
-    if (status != BP_OK) {
-        return status;
-    }
-    loss = bp_exec_pass(t->exec, run->team, n, true, t->config.seed, (uint64_t)t->at.step);
-    if (!isfinite(loss)) {
-        return bp_fail(run->err, BP_NONFINITE,
-                       "the loss is not a finite number at step %lld; try a smaller learning rate",
-                       (long long)t->at.step + 1);
-    }
-    status = update(t, run->team, run->err);
-    if (status != BP_OK) {
-        return status;
-    }
-    for (int h = 0; h < t->graph->nheads; h++) {
-        bp_accumulator_add(&t->epoch_accs[h], t->exec, &t->graph->heads[h], h, n, bp_head_unit(t->source, h));
-        bp_scores_add(t->epoch_scores[h], t->exec, h, n);
-    }
-    t->batch_loss = batch_loss(t, n);
-    t->at.step++;
-    t->at.epoch_step++;
-    t->at.samples += n;
-    t->at.seconds = run->earlier + (now() - run->started);
-    return BP_OK;
-}
-
-/* A training pass writes running statistics before anybody knows whether its numbers are finite: a step that failed
- * leaves those that were there before it. */
-static bp_status step_or_stay(struct run *run)
-{
-    struct bp_trainer *t = run->t;
-    size_t bytes = t->graph->nstats * sizeof *t->stats_before;
-    bp_status status;
-
-    memcpy(t->stats_before, t->model->stats, bytes);
-    status = step(run);
-    if (status != BP_OK) {
-        memcpy(t->model->stats, t->stats_before, bytes);
-    }
-    return status;
-}
-
 /* A step, with a sample of the layers where one is due. One that failed is looked at too: for the blame. */
 static bp_status watched_step(struct run *run)
 {
@@ -183,7 +50,7 @@ static bp_status watched_step(struct run *run)
         status = bp_layer_sampler_before(t->sampler, run->team, number, run->err);
     }
     if (status == BP_OK) {
-        status = step_or_stay(run);
+        status = bp_trainer_step(t, run->team, run->err);
     }
     if (able && !watched && status == BP_NONFINITE) {
         watched = bp_layer_sampler_before(t->sampler, run->team, number, NULL) == BP_OK;
@@ -193,6 +60,38 @@ static bp_status watched_step(struct run *run)
                       bp_layer_sampler_after(t->sampler, t->at.epoch + 1, number, t->clip, status == BP_OK));
     }
     return status;
+}
+
+/* A step that failed may be answered by going back: true when the run goes on. */
+static bool rolled_back(struct run *run, bp_status status)
+{
+    struct bp_trainer *t = run->t;
+    const struct bp_train_hooks *hooks = run->hooks;
+
+    if (status != BP_NONFINITE || t->config.rollbacks < 1) {
+        return false;
+    }
+    if (!bp_trainer_roll_back(t, run->team)) {
+        size_t n = strlen(run->err->message);
+        snprintf(run->err->message + n, sizeof run->err->message - n, " (given up after %lld rollbacks)",
+                 (long long)t->at.rollbacks);
+        return false;
+    }
+    if (hooks->rollback != NULL) {
+        hooks->rollback(hooks->ctx, t->at.epoch + 1, t->at.step, t->at.rate_factor, run->err);
+    }
+    return true;
+}
+
+/* The clock: seconds so far, and the end of a run that has a budget of them. */
+static void keep_time(struct run *run)
+{
+    struct bp_trainer *t = run->t;
+
+    t->at.seconds = run->earlier + (now() - run->started);
+    if (t->config.max_seconds > 0.0 && t->at.seconds >= t->config.max_seconds && t->at.stop_reason == BP_STOP_NONE) {
+        t->at.stop_reason = BP_STOP_TIME;
+    }
 }
 
 static void report_step(const struct run *run)
@@ -296,10 +195,15 @@ static bp_status loop(struct run *run)
             run->outcome = BP_RUN_FINISHED;
             return offer_checkpoint(run, true);
         }
+        bp_trainer_keep_start(t);
         status = watched_step(run);
+        if (rolled_back(run, status)) {
+            continue;
+        }
         if (status != BP_OK) {
             return status;
         }
+        keep_time(run);
         report_step(run);
         if (t->at.epoch_step == t->steps_per_epoch) {
             status = bp_trainer_end_epoch(t, run->hooks, run->team, run->err);
@@ -327,7 +231,8 @@ static void lead(struct bp_team *team, void *arg)
 
 enum bp_outcome bp_trainer_run(struct bp_trainer *trainer, const struct bp_train_hooks *hooks, struct bp_error *err)
 {
-    struct run run = {.t = trainer, .hooks = hooks, .err = err, .outcome = BP_RUN_FAILED};
+    struct bp_error unread;
+    struct run run = {.t = trainer, .hooks = hooks, .err = err ? err : &unread, .outcome = BP_RUN_FAILED};
 
     run.started = run.checkpoint_end = now();
     run.earlier = trainer->at.seconds;

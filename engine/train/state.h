@@ -20,6 +20,17 @@ struct bp_position {
     struct bp_best best;
     int64_t bad_epochs;
     enum bp_stop_reason stop_reason;
+    int64_t rollbacks;  /* so far */
+    double rate_factor; /* of the rate of every step: what the rollbacks came to */
+    double last_loss;   /* at the end of the last epoch, of the monitor's rows; NaN before it */
+    struct bp_plateau plateau;
+};
+
+/* The rows of the last pass, and its counter of random numbers. */
+struct bp_last_pass {
+    const uint32_t *rows;
+    int n;
+    uint64_t counter;
 };
 
 struct bp_trainer {
@@ -41,9 +52,13 @@ struct bp_trainer {
     struct bp_accumulator *validation_accs; /* scratch of an evaluation, one a head */
     struct bp_scores **epoch_scores;        /* as the accumulators: one a head */
     struct bp_scores **validation_scores;   /* NULL without validation rows */
+    float *sum;   /* nparams: gradients of the micro-batches so far; NULL where a step is one batch */
+    float *start; /* the state at the start of the open epoch; NULL without rollbacks */
     struct bp_position at;
-    double batch_loss; /* of the last step */
-    double clip;       /* factor of the gradients in the last update; 1: they were not clipped */
+    struct bp_last_pass last;
+    double rate;                      /* of the last step */
+    double batch_loss;                /* of the last step */
+    double clip;                      /* factor of the gradients in the last update; 1: they were not clipped */
     struct bp_layer_sampler *sampler; /* NULL without layer_stats */
 };
 
@@ -53,8 +68,40 @@ static inline bool bp_trainer_best_is_apart(const struct bp_trainer *t)
     return t->at.best.any && t->at.best.step != t->at.step;
 }
 
-/* Bytes of a checkpoint of a graph with so many optimizer slots and counts of scores, at most. BP_LIMIT on overflow. */
-bp_status bp_checkpoint_estimate(const struct bp_graph *graph, int nslots, size_t ncounts, size_t *ret);
+/* Batches of a step, at most. */
+static inline int bp_trainer_micro_batches(const struct bp_train_config *config)
+{
+    return config->accumulate > 1 ? config->accumulate : 1;
+}
+
+/* Whether the rate is a series of its own. */
+static inline bool bp_trainer_rate_varies(const struct bp_trainer *t)
+{
+    return bp_schedule_varies(&t->config.schedule) || t->config.rollbacks > 0;
+}
+
+/* Rate of the next step. */
+double bp_trainer_rate(const struct bp_trainer *t);
+
+/* One step, or a failure that has changed nothing but gradients (and, with several batches a step, the metrics of the
+ * open epoch). BP_NONFINITE names the first op that made a number that is not finite. */
+bp_status bp_trainer_step(struct bp_trainer *t, struct bp_team *team, struct bp_error *err);
+
+/* Runs a failed pass once more to see where the first number that is not finite came from: true with *err filled. */
+bool bp_trainer_blame(struct bp_trainer *t, const uint32_t *rows, int n, uint64_t counter, struct bp_error *err);
+
+/* Elements of the state at the start of an epoch: parameters, slots, statistics. Fits: the model has as many. */
+size_t bp_trainer_start_elements(const struct bp_graph *graph, int nslots);
+
+/* Keeps the state when an epoch begins. */
+void bp_trainer_keep_start(struct bp_trainer *t);
+
+/* Back to the start of the epoch; false when that is not configured, or was done often enough. */
+bool bp_trainer_roll_back(struct bp_trainer *t, struct bp_team *team);
+
+/* Bytes of a checkpoint of a graph with so many optimizer slots and counts of scores, at most; start: with the state at
+ * the start of the epoch. BP_LIMIT on overflow. */
+bp_status bp_checkpoint_estimate(const struct bp_graph *graph, int nslots, size_t ncounts, bool start, size_t *ret);
 
 /* Factor from a head's training loss to the target's own units. */
 double bp_head_unit(const struct bp_source *source, int head);

@@ -17,6 +17,7 @@
 struct sizes {
     int capacity, evaluation_capacity;
     size_t order, best, accumulators; /* bytes; accumulators: of one array */
+    size_t sum, start;                /* bytes, 0 where they are not needed */
 };
 
 static bp_status sizes_of(const struct bp_train_config *config, const struct bp_graph *graph, uint64_t train_rows,
@@ -39,13 +40,41 @@ static bp_status sizes_of(const struct bp_train_config *config, const struct bp_
         s.evaluation_capacity = (int)(fit > least ? fit : least);
     }
     if (!bp_size_mul(train_rows, sizeof(uint32_t), &s.order) ||
-        !bp_size_add(graph->nparams, graph->nstats, &elements) ||
-        !bp_size_add(elements, graph->nstats, &elements) || !bp_size_mul(elements, sizeof(float), &s.best) ||
+        !bp_size_add(graph->nparams, graph->nstats, &elements) || !bp_size_add(elements, graph->nstats, &elements) ||
+        !bp_size_mul(elements, sizeof(float), &s.best) ||
         !bp_size_mul((size_t)graph->nheads, sizeof(struct bp_accumulator), &s.accumulators)) {
+        return BP_LIMIT;
+    }
+    if (bp_trainer_micro_batches(config) > 1) {
+        s.sum = graph->nparams * sizeof(float); /* fits: less than best */
+    }
+    if (config->rollbacks > 0 &&
+        !bp_size_mul(bp_trainer_start_elements(graph, bp_optimizer_slots(&config->optimizer)), sizeof(float),
+                     &s.start)) {
         return BP_LIMIT;
     }
     *ret = s;
     return BP_OK;
+}
+
+/* Steps of an epoch, for a batch size of at least 1. */
+static int64_t steps_of(const struct bp_train_config *c, uint64_t train_rows)
+{
+    uint64_t step = (uint64_t)c->batch_size * (uint64_t)bp_trainer_micro_batches(c);
+
+    return (int64_t)((train_rows + step - 1) / step);
+}
+
+/* What the optimizer and the schedule are given; a comparison with NaN is false. */
+static bool rates_are_sound(const struct bp_train_config *c)
+{
+    const struct bp_schedule *s = &c->schedule;
+
+    return isfinite(c->optimizer.lr) && c->optimizer.lr >= 0.0 && s->warmup_epochs >= 0.0 &&
+           s->nmilestones <= BP_MILESTONES_MAX && isfinite(s->max_lr) && s->max_lr >= 0.0 && isfinite(s->eta_min) &&
+           (s->kind != BP_SCHEDULE_STEP || s->step_size >= 1) &&
+           (s->kind != BP_SCHEDULE_COSINE_RESTARTS || (s->period >= 1 && s->growth >= 1)) &&
+           (c->rollbacks < 1 || (c->rollback_factor > 0.0 && c->rollback_factor <= 1.0));
 }
 
 static bp_status check_config(const struct bp_train_config *c, const struct bp_graph *graph, uint64_t train_rows,
@@ -59,11 +88,11 @@ static bp_status check_config(const struct bp_train_config *c, const struct bp_g
     if (c->threads < 1 || c->threads > BP_TEAM_MAX) {
         return bp_fail(err, BP_INVALID, "threads must be from 1 to %d, got %d", BP_TEAM_MAX, c->threads);
     }
-    if (!isfinite(c->optimizer.lr) || c->optimizer.lr < 0.0) {
-        return bp_fail(err, BP_INVALID, "the learning rate must be a finite number of at least 0");
+    if (!rates_are_sound(c)) {
+        return bp_fail(err, BP_INVALID, "the learning rate and its schedule must be finite numbers of at least 0");
     }
-    if (!(c->clip_grad_norm >= 0.0) || !(c->min_delta >= 0.0)) {
-        return bp_fail(err, BP_INVALID, "clip_grad_norm and min_delta must be at least 0");
+    if (!(c->clip_grad_norm >= 0.0) || !(c->clip_grad_value >= 0.0) || !(c->min_delta >= 0.0)) {
+        return bp_fail(err, BP_INVALID, "clip_grad_norm, clip_grad_value and min_delta must be at least 0");
     }
     if (graph->nheads < 1 || graph->nparams < 1) {
         return bp_fail(err, BP_INVALID, "a network needs an output with a loss, and parameters to train");
@@ -71,7 +100,7 @@ static bp_status check_config(const struct bp_train_config *c, const struct bp_g
     if (train_rows < 1 || train_rows > UINT32_MAX) {
         return bp_fail(err, train_rows < 1 ? BP_INVALID : BP_LIMIT, "training needs 1 to %u rows", UINT32_MAX);
     }
-    steps = (train_rows + (uint64_t)c->batch_size - 1) / (uint64_t)c->batch_size;
+    steps = (uint64_t)steps_of(c, train_rows) * (uint64_t)bp_trainer_micro_batches(c); /* each draws random numbers */
     if ((uint64_t)c->epochs > (uint64_t)STEPS_MAX / steps) {
         return bp_fail(err, BP_LIMIT, "%lld epochs are too many steps", (long long)c->epochs);
     }
@@ -154,10 +183,8 @@ static void free_scores(const struct bp_graph *graph, struct bp_scores **scores)
 
 static struct bp_layer_sampler_options sampler_options(const struct bp_train_config *config, uint64_t train_rows)
 {
-    return (struct bp_layer_sampler_options){.batch_size = config->batch_size,
-                                             .threads = config->threads,
-                                             .seed = config->seed,
-                                             .nrows = train_rows};
+    return (struct bp_layer_sampler_options){
+        .batch_size = config->batch_size, .threads = config->threads, .seed = config->seed, .nrows = train_rows};
 }
 
 static bp_status make_parts(struct bp_trainer *t, const struct sizes *s, struct bp_error *err)
@@ -181,9 +208,12 @@ static bp_status make_parts(struct bp_trainer *t, const struct sizes *s, struct 
     }
     t->order = bp_alloc(s->order);
     t->best = bp_alloc(s->best);
+    t->sum = s->sum > 0 ? bp_alloc(s->sum) : NULL;
+    t->start = s->start > 0 ? bp_alloc(s->start) : NULL;
     t->epoch_accs = bp_alloc(s->accumulators);
     t->validation_accs = bp_alloc(s->accumulators);
-    if (t->order == NULL || t->best == NULL || t->epoch_accs == NULL || t->validation_accs == NULL) {
+    if (t->order == NULL || t->best == NULL || t->epoch_accs == NULL || t->validation_accs == NULL ||
+        (s->sum > 0 && t->sum == NULL) || (s->start > 0 && t->start == NULL)) {
         return bp_fail(err, BP_NOMEM, "no memory for a training run of %zu parameters", t->graph->nparams);
     }
     t->stats_before = t->best + t->graph->nparams + t->graph->nstats;
@@ -226,6 +256,7 @@ bp_status bp_trainer_new(const struct bp_train_config *config, const struct bp_g
     }
     t->config = *config;
     t->config.monitor.validation = config->monitor.validation && split->count[BP_VALIDATION] > 0;
+    t->config.target.validation = config->target.validation && split->count[BP_VALIDATION] > 0;
     t->graph = graph;
     t->source = source;
     t->split = split;
@@ -233,7 +264,10 @@ bp_status bp_trainer_new(const struct bp_train_config *config, const struct bp_g
     t->split_fingerprint = bp_split_fingerprint(split);
     t->capacity = sizes.capacity;
     t->evaluation_capacity = sizes.evaluation_capacity;
-    t->steps_per_epoch = (int64_t)((rows + (uint64_t)config->batch_size - 1) / (uint64_t)config->batch_size);
+    t->steps_per_epoch = steps_of(config, rows);
+    t->at.rate_factor = 1.0;
+    t->at.last_loss = NAN;
+    t->at.plateau.lr = config->optimizer.lr;
     t->order_epoch = -1;
     t->clip = 1.0;
     status = make_parts(t, &sizes, err);
@@ -256,6 +290,8 @@ void bp_trainer_free(struct bp_trainer *t)
     bp_model_free(t->model);
     bp_free(t->order);
     bp_free(t->best);
+    bp_free(t->sum);
+    bp_free(t->start);
     bp_free(t->epoch_accs);
     bp_free(t->validation_accs);
     free_scores(t->graph, t->epoch_scores);
@@ -268,7 +304,7 @@ bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct
 {
     int slots = bp_optimizer_slots(&config->optimizer);
     struct sizes s;
-    size_t part[10] = {0}, sum = 0, counts = 0, scores = 0;
+    size_t part[12] = {0}, sum = 0, counts = 0, scores = 0;
     bp_status status = check_config(config, graph, train_rows, NULL);
 
     if (status == BP_OK) {
@@ -287,7 +323,7 @@ bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct
     }
     if (status == BP_OK) {
         counts = bp_scores_counts(graph, config->metrics);
-        status = bp_checkpoint_estimate(graph, slots, counts, &part[3]);
+        status = bp_checkpoint_estimate(graph, slots, counts, config->rollbacks > 0, &part[3]);
     }
     if (status == BP_OK && config->layer_stats) {
         struct bp_layer_sampler_options o = sampler_options(config, train_rows);
@@ -305,7 +341,9 @@ bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct
                   bp_scores_estimate(&graph->heads[h], config->metrics, true) + 2 * sizeof(struct bp_scores *);
     }
     part[8] = scores;
-    for (int i = 0; i < 10; i++) {
+    part[10] = s.sum;
+    part[11] = s.start;
+    for (int i = 0; i < 12; i++) {
         if (!bp_size_add(sum, part[i], &sum)) {
             return BP_LIMIT;
         }

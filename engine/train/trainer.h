@@ -19,6 +19,7 @@
 #include "train/layer_stats.h"
 #include "train/metric.h"
 #include "train/optimizer.h"
+#include "train/schedule.h"
 #include "train/source.h"
 #include "train/split.h"
 
@@ -36,8 +37,18 @@ struct bp_train_config {
     int64_t epochs; /* at least 1 */
     int batch_size; /* at least 1; the last batch of an epoch may be shorter */
     bool shuffle;
+    int accumulate; /* a step is the mean gradient of up to so many batches of batch_size rows; 0 is as 1 */
     struct bp_optimizer optimizer;
-    double clip_grad_norm; /* global norm; 0 for none */
+    struct bp_schedule schedule;
+    double clip_grad_norm;  /* global norm; 0 for none */
+    double clip_grad_value; /* each element of the gradient, after clip_grad_norm; 0 for none */
+    double max_seconds;     /* of training, over all restarts: the run ends at the step that passes it; 0 for none */
+    double tolerance;       /* the run ends when the loss changes by less from one epoch to the next; 0 for none */
+    bool has_target;        /* the run ends when the target's metric reaches target_value */
+    struct bp_monitor target;
+    double target_value;
+    int64_t rollbacks; /* a step that fails is answered by going back to the start of its epoch, so often at most */
+    double rollback_factor; /* each multiplies the rate of all later steps by this */
     bool early_stopping;
     struct bp_monitor monitor; /* chooses the best parameters, with or without early stopping */
     int64_t patience;          /* epochs without improvement on the best by more than min_delta; 0 is as 1 */
@@ -49,10 +60,19 @@ struct bp_train_config {
     int threads;               /* capacity of the team, 1 to BP_TEAM_MAX */
     unsigned metrics;          /* bit set of enum bp_metric, loss always */
     int top_k;                 /* of BP_METRIC_TOP_K; 0 is 5 */
-    bool layer_stats;          /* sample the layers while training (layer_stats.h); changes no number of the training */
+    bool layer_stats; /* sample the layers while training (layer_stats.h); changes no number of the training */
 };
 
-enum bp_stop_reason { BP_STOP_NONE, BP_STOP_MAX_EPOCHS, BP_STOP_EARLY, BP_STOP_USER };
+enum bp_stop_reason {
+    BP_STOP_NONE,
+    BP_STOP_MAX_EPOCHS,
+    BP_STOP_EARLY,
+    BP_STOP_USER,
+    BP_STOP_TIME,
+    BP_STOP_TARGET,
+    BP_STOP_CONVERGED,
+    BP_STOP_COUNT
+};
 
 struct bp_progress {
     int64_t epoch, epochs; /* finished epochs, and how many there will be */
@@ -83,12 +103,16 @@ struct bp_train_hooks {
     /* A value of a series: "batch_loss" (by step), "loss", "val_accuracy" ... (at the end of an epoch), for the epoch
      * of that number, from 1. Losses are those of the data alone, without penalties, in the targets' own units. With
      * several heads "loss" is the total (sum of head weight * head loss), and each head has "loss_x", "accuracy_x"
-     * and so on, x being its label, or its number from 0. auc is computed on validation rows only. */
+     * and so on, x being its label, or its number from 0. auc is computed on validation rows only. "lr", where the
+     * rate can change, is that of the epoch's last step. */
     void (*metric)(void *ctx, const char *name, int64_t epoch, int64_t step, double value);
     /* What goes on in the layers at a step, where config.layer_stats is on: some steps, and one that failed. */
     void (*layers)(void *ctx, const struct bp_layer_sample *sample);
     /* End of an epoch, after its metrics. */
     void (*epoch)(void *ctx, const struct bp_progress *progress, const struct bp_best *best);
+    /* A step has failed for the reason given; the run went back to the start of its epoch, `step` steps in all, and goes
+     * on with its rates multiplied by `factor` from now on. */
+    void (*rollback)(void *ctx, int64_t epoch, int64_t step, double factor, const struct bp_error *why);
     /* Time to store a checkpoint: the host calls bp_checkpoint_encode. must is false where it may be skipped (the
      * last one is still being written). An error ends the run with that status. */
     bp_status (*checkpoint)(void *ctx, struct bp_trainer *trainer, bool must, struct bp_error *err);

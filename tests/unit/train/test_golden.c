@@ -74,6 +74,7 @@ static double run_case(size_t i)
     config.shuffle = false;
     config.optimizer = golden_cases[i].optimizer;
     config.clip_grad_norm = golden_cases[i].clip;
+    config.clip_grad_value = golden_cases[i].clip_value;
     t = trainer_new(&config, graph, &d);
     assert_int_equal(bp_trainer_run(t, &hooks, &err), BP_RUN_FINISHED);
     assert_int_equal(t->at.step, 100);
