@@ -127,7 +127,7 @@ struct bp_channels {
     bool plane;
 };
 
-/* The backward pass of a normalization over the batch: dx = scale dy + slope (x - mean) + offset. */
+/* The backward pass of a normalization over the batch: dx = scale (dy + slope (x - mean) + offset). */
 struct bp_channel_slope {
     const bp_real *mean, *scale, *slope, *offset;
 };

@@ -147,11 +147,10 @@ V16_INLINE void channel_gradient(const struct bp_channels *b, const struct bp_ch
             v16 v = v16_load_n(dy + j, count), scale = of_channel(c->scale, j, count, plane);
             if (x) {
                 v16 d = v16_sub(v16_load_n(x + r * b->row + j, count), of_channel(c->mean, j, count, plane));
-                v16 rest = v16_fma(d, of_channel(c->slope, j, count, plane), of_channel(c->offset, j, count, plane));
-                v = v16_fma(v, scale, rest);
-            } else {
-                v = v16_mul(v, scale);
+                v = v16_add(v, of_channel(c->offset, j, count, plane));
+                v = v16_fma(d, of_channel(c->slope, j, count, plane), v);
             }
+            v = v16_mul(v, scale);
             if (accumulate)
                 v = v16_add(v16_load_n(dx + j, count), v);
             v16_store_n(dx + j, v, count);

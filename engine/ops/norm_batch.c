@@ -299,8 +299,8 @@ static void backward(const struct bp_call *call)
     for (size_t c = 0; c < t.count; c++) {
         product[c] *= inverse[c];
         scale[c] = gamma != NULL ? inverse[c] * gamma[t.first + c] : inverse[c];
-        slope[c] = -scale[c] * inverse[c] * (product[c] / n);
-        offset[c] = -scale[c] * (sum[c] / n);
+        slope[c] = -inverse[c] * (product[c] / n);
+        offset[c] = -(sum[c] / n);
     }
     struct bp_channels block = block_of(&t, all);
     for (size_t b = 0; call->dx[0] != NULL && b < blocks_of(&t); b++)
