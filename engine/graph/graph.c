@@ -324,6 +324,17 @@ const char *bp_op_name(enum bp_op_kind kind)
     return (unsigned)kind < BP_OP_COUNT ? bp_op_table[kind]->name : "unknown";
 }
 
+const char *bp_node_type(const struct bp_node *node)
+{
+    static const char *const pools[] = {
+        [BP_POOL_MAX] = "max_pool2d", [BP_POOL_AVG] = "avg_pool2d", [BP_POOL_GLOBAL_AVG] = "global_avg_pool2d"};
+    if (node->kind == BP_OP_POOL)
+        return pools[node->u.pool.kind];
+    if (node->kind == BP_OP_CONV)
+        return node->u.conv.multiplier > 0 ? "depthwise_conv2d" : node->u.conv.axes == 1 ? "conv1d" : "conv2d";
+    return bp_op_name(node->kind);
+}
+
 #define NAME_OF(table, i) ((unsigned)(i) < sizeof(table) / sizeof *(table) ? (table)[i] : "unknown")
 
 const char *bp_activation_name(enum bp_activation kind)

@@ -258,6 +258,8 @@ bp_status bp_graph_add_tensor(struct bp_graph *graph, struct bp_node *node, cons
 int64_t bp_graph_flops(const struct bp_graph *graph, bool training);
 
 const char *bp_op_name(enum bp_op_kind kind);
+/* The name of a node's layer type: that of its op, and "conv2d", "max_pool2d", … where an op makes several. */
+const char *bp_node_type(const struct bp_node *node);
 const char *bp_activation_name(enum bp_activation kind);
 const char *bp_loss_name(enum bp_loss loss);
 const char *bp_init_name(enum bp_init_kind kind);

@@ -29,7 +29,7 @@ static void print_instr(FILE *out, const struct bp_plan *plan, int i)
     const struct bp_instr *instr = &plan->instrs[i];
     const struct bp_node *node = &plan->graph->nodes[instr->node];
     const char *op =
-        node->kind == BP_OP_ACTIVATION ? bp_activation_name(node->u.activation.kind) : bp_op_name(node->kind);
+        node->kind == BP_OP_ACTIVATION ? bp_activation_name(node->u.activation.kind) : bp_node_type(node);
     fprintf(out, "  %4d  ", i);
     switch (instr->kind) {
     case BP_INSTR_FORWARD:
@@ -59,7 +59,8 @@ static void print_instr(FILE *out, const struct bp_plan *plan, int i)
         break;
     case BP_INSTR_PARAMETERS:
         for (int k = 0; k < node->ntensors; k++)
-            fprintf(out, "%sd %s", k > 0 ? ", " : "", plan->graph->tensors[node->tensor[k]].name);
+            if (!plan->graph->tensors[node->tensor[k]].statistic)
+                fprintf(out, "%sd %s", k > 0 ? ", " : "", plan->graph->tensors[node->tensor[k]].name);
         fprintf(out, " = sum over rows(d %s, ", node->name);
         print_inputs(out, plan, node);
         fprintf(out, ")  in %d task%s", instr->tasks, instr->tasks == 1 ? "" : "s");
@@ -74,7 +75,7 @@ static void print_layers(FILE *out, const struct bp_plan *plan)
     fprintf(out, "layers\n");
     for (int i = 0; i < plan->graph->nnodes; i++) {
         const struct bp_node *node = &plan->graph->nodes[i];
-        fprintf(out, "  %4d  %s (%s) %s", i, node->name, bp_op_name(node->kind),
+        fprintf(out, "  %4d  %s (%s) %s", i, node->name, bp_node_type(node),
                 bp_shape_print(&node->shape, shape, sizeof shape));
         for (int k = 0; k < node->ntensors; k++) {
             const struct bp_tensor *tensor = &plan->graph->tensors[node->tensor[k]];

@@ -142,8 +142,7 @@ static bool is_depthwise(const struct geometry *g)
 
 static bp_status refuse(struct bp_error *err, const struct bp_node *node, const char *message)
 {
-    return bp_fail_at(err, BP_INVALID, node->name, "layer '%s' (conv%dd): %s", node->name, node->u.conv.axes,
-                      message);
+    return bp_fail_at(err, BP_INVALID, node->name, "layer '%s' (%s): %s", node->name, bp_node_type(node), message);
 }
 
 static bp_status check_config(struct bp_node *node, const struct bp_shape *in, struct bp_error *err)
@@ -153,8 +152,8 @@ static bp_status check_config(struct bp_node *node, const struct bp_shape *in, s
 
     if (in->rank != c->axes + 1)
         return bp_fail_at(err, BP_INVALID, node->name,
-                          "layer '%s' (conv%dd) needs %s, but %s arrives: put a reshape layer before it", node->name,
-                          c->axes, c->axes == 2 ? "[channels, height, width]" : "[channels, length]",
+                          "layer '%s' (%s) needs %s, but %s arrives: put a reshape layer before it", node->name,
+                          bp_node_type(node), c->axes == 2 ? "[channels, height, width]" : "[channels, length]",
                           bp_shape_print(in, shape, sizeof shape));
     if (c->multiplier > 0) {
         c->groups = in->dim[0];
@@ -191,18 +190,18 @@ static bp_status find_shape(struct bp_node *node, const struct bp_shape *in, str
         if (out < 1)
             return bp_fail_at(
                 err, BP_INVALID, node->name,
-                "layer '%s' (conv%dd): its window of %lld is larger than the %s of %lld%s in %s that "
+                "layer '%s' (%s): its window of %lld is larger than the %s of %lld%s in %s that "
                 "arrives: use a smaller kernel_size or dilation, \"padding\": \"same\", or less pooling "
                 "before it",
-                node->name, c->axes, (long long)extent, c->axes == 1 ? "length" : axis[i],
+                node->name, bp_node_type(node), (long long)extent, c->axes == 1 ? "length" : axis[i],
                 (long long)(span.in + 2 * span.padding), span.padding ? " (with padding)" : "",
                 bp_shape_print(in, shape, sizeof shape));
         node->shape.dim[i + 1] = out;
         padded = padded < BP_ELEMENTS_MAX ? padded * (span.in + extent + 2 * span.padding) : padded;
     }
     if (padded >= BP_ELEMENTS_MAX)
-        return bp_fail_at(err, BP_LIMIT, node->name, "layer '%s' (conv%dd): the padded image has too many elements",
-                          node->name, c->axes);
+        return bp_fail_at(err, BP_LIMIT, node->name, "layer '%s' (%s): the padded image has too many elements",
+                          node->name, bp_node_type(node));
     return BP_OK;
 }
 

@@ -22,13 +22,6 @@ static bool is_global(const struct bp_node *node)
     return node->u.pool.kind == BP_POOL_GLOBAL_AVG;
 }
 
-static const char *pool_name(const struct bp_node *node)
-{
-    static const char *const names[] = {
-        [BP_POOL_MAX] = "max_pool2d", [BP_POOL_AVG] = "avg_pool2d", [BP_POOL_GLOBAL_AVG] = "global_avg_pool2d"};
-    return names[node->u.pool.kind];
-}
-
 static bp_status check_axis(const struct bp_node *node, const struct bp_shape *in, int i, struct bp_error *err)
 {
     static const char *const axis[] = {"height", "width"};
@@ -38,17 +31,17 @@ static bp_status check_axis(const struct bp_node *node, const struct bp_shape *i
     if (size < 1 || size > WINDOW_MAX || c->stride[i] < 1 || c->stride[i] > WINDOW_MAX)
         return bp_fail_at(err, BP_INVALID, node->name,
                           "layer '%s' (%s): pool_size and strides must be between 1 and %d", node->name,
-                          pool_name(node), WINDOW_MAX);
+                          bp_node_type(node), WINDOW_MAX);
     if (c->padding[i] < 0 || c->padding[i] > size / 2)
         return bp_fail_at(err, BP_INVALID, node->name,
                           "layer '%s' (%s): padding must be between 0 and half of pool_size, %lld, got %lld",
-                          node->name, pool_name(node), (long long)(size / 2), (long long)c->padding[i]);
+                          node->name, bp_node_type(node), (long long)(size / 2), (long long)c->padding[i]);
     if (!c->same && size > padded)
         return bp_fail_at(err, BP_INVALID, node->name,
                           "layer '%s' (%s): its window of %lld is larger than the %s of %lld%s in %s that arrives, "
                           "nothing would be left: use a smaller pool_size, \"padding\": \"same\", or less pooling "
                           "before it",
-                          node->name, pool_name(node), (long long)size, axis[i], (long long)padded,
+                          node->name, bp_node_type(node), (long long)size, axis[i], (long long)padded,
                           c->padding[i] ? " (with padding)" : "", bp_shape_print(in, shape, sizeof shape));
     return BP_OK;
 }
@@ -73,7 +66,7 @@ static bp_status infer(struct bp_graph *graph, struct bp_node *node, struct bp_e
             err, BP_INVALID, node->name,
             "layer '%s' (%s) needs [channels, height, width], but %s arrives: put it before the flatten "
             "layer, or a reshape layer before it",
-            node->name, pool_name(node), bp_shape_print(in, shape, sizeof shape));
+            node->name, bp_node_type(node), bp_shape_print(in, shape, sizeof shape));
     if (is_global(node)) {
         node->shape = (struct bp_shape){.rank = 1, .dim = {in->dim[0]}};
         return BP_OK;
@@ -88,7 +81,7 @@ static bp_status infer(struct bp_graph *graph, struct bp_node *node, struct bp_e
     }
     if (c->size[0] * c->size[1] > WINDOW_MAX)
         return bp_fail_at(err, BP_LIMIT, node->name, "layer '%s' (%s): a window has at most %d elements", node->name,
-                          pool_name(node), WINDOW_MAX);
+                          bp_node_type(node), WINDOW_MAX);
     return BP_OK;
 }
 

@@ -176,6 +176,16 @@ static void gather_windows(const struct bp_source *source, const uint32_t *rows,
     }
 }
 
+static void gather_codes(const struct bp_source *s, const struct bp_feature *f, const uint32_t *rows, int n, float *x)
+{
+    for (int r = 0; r < n; r++) {
+        double v = load(f->type, row_at(s, rows[r], f->offset));
+        int level = v != v ? f->missing_level : find_level(f->values, f->levels, v);
+
+        x[(size_t)r * (size_t)s->inputs] = (float)level;
+    }
+}
+
 void bp_source_gather(const struct bp_source *source, const uint32_t *rows, int n, float *x)
 {
     if (source->steps > 0) {
@@ -189,7 +199,9 @@ void bp_source_gather(const struct bp_source *source, const uint32_t *rows, int 
         for (int i = 0; i < source->nfeatures; i++) {
             const struct bp_feature *f = &source->features[i];
 
-            if (f->encoding == BP_ENCODE_ONE_HOT) {
+            if (f->encoding == BP_ENCODE_CODE) {
+                gather_codes(source, f, rows + r, block, to + f->output);
+            } else if (f->encoding == BP_ENCODE_ONE_HOT) {
                 gather_levels(source, f, rows + r, block, to + f->output);
             } else if (f->type == BP_U8 && (int64_t)block * f->count >= TABLE_WORTH) {
                 gather_bytes(source, f, rows + r, block, to + f->output);

@@ -22,18 +22,19 @@ enum bp_column_type { BP_U8, BP_I32, BP_F32, BP_F64 };
 size_t bp_column_size(enum bp_column_type type); /* bytes of one value */
 
 enum bp_encoding {
-    BP_ENCODE_NUMBER, /* one output: ((missing ? fill : v) - shift) * scale, in double, rounded to float once */
-    BP_ENCODE_ONE_HOT /* `levels` outputs, one of them 1 */
+    BP_ENCODE_NUMBER,  /* one output: ((missing ? fill : v) - shift) * scale, in double, rounded to float once */
+    BP_ENCODE_ONE_HOT, /* `levels` outputs, one of them 1 */
+    BP_ENCODE_CODE     /* one output: the number of the level, as an embedding reads it; -1 for no level */
 };
 
 /* One feature, or a block of `count` adjacent values of one type and encoding (the pixels of an image). */
 struct bp_feature {
     enum bp_column_type type;
     size_t offset; /* bytes from the start of a row */
-    int count;     /* adjacent values; 1 with ONE_HOT */
+    int count;     /* adjacent values; 1 with ONE_HOT and CODE */
     enum bp_encoding encoding;
     double fill, shift, scale;
-    int levels;           /* outputs of ONE_HOT */
+    int levels;           /* outputs of ONE_HOT; of CODE the same */
     const double *values; /* ONE_HOT of a numeric column: the `levels` values, ascending (borrowed); a level that
                            * stands for missing values alone has INFINITY, as the last; NULL: v is the level */
     int missing_level;    /* ONE_HOT: the level of a missing value, -1: all zero */

@@ -107,6 +107,9 @@ void bp_transform_free(struct bp_transform *t)
         bp_levels_done(&t->heads[i].levels);
     }
     free(t->weight);
+    free(t->sequence.by);
+    free(t->sequence.split_by);
+    free(t->sequence.order_by);
     free(t->features);
     free(t->heads);
     json_decref(t->index);
@@ -132,13 +135,20 @@ json_t *bp_transform_warnings(const struct bp_transform *t)
     return json_deep_copy(t->warnings);
 }
 
+/* Levels of a category, with one for missing values where they are one. */
+static int feature_levels(const struct bp_transform_feature *f)
+{
+    return f->levels.n + (f->missing_level == f->levels.n);
+}
+
 bp_status bp_transform_place(struct bp_transform *t, struct bp_error *err)
 {
     int64_t inputs = 0;
     size_t offset = 0;
     for (int i = 0; i < t->nfeatures; i++) {
         struct bp_transform_feature *f = &t->features[i];
-        f->outputs = f->category ? f->levels.n + (f->missing_level == f->levels.n) : f->count;
+        f->outputs = f->category ? feature_levels(f) : f->count;
+        f->outputs = f->category && f->coded ? 1 : f->outputs;
         f->output = (int)inputs;
         f->offset = offset;
         inputs += f->outputs;
@@ -150,7 +160,10 @@ bp_status bp_transform_place(struct bp_transform *t, struct bp_error *err)
         if (json_object_set_new(t->index, f->name, json_integer(i)) != 0)
             return bp_fail(err, BP_NOMEM, "no memory for a column");
     }
-    t->inputs = (int)inputs;
+    int64_t steps = t->sequence.steps > 0 ? t->sequence.steps : 1;
+    if (inputs > INPUTS_MAX / steps)
+        return bp_fail(err, BP_LIMIT, "windows of %d rows make more than %d inputs", t->sequence.steps, INPUTS_MAX);
+    t->inputs = (int)(inputs * steps);
     t->stride = offset;
     return BP_OK;
 }
@@ -159,6 +172,11 @@ int bp_transform_find(const struct bp_transform *t, const char *name)
 {
     const json_t *index = json_object_get(t->index, name);
     return index ? (int)json_integer_value(index) : -1;
+}
+
+int bp_transform_steps(const struct bp_transform *t)
+{
+    return t->sequence.steps;
 }
 
 int bp_transform_inputs(const struct bp_transform *t)
@@ -184,7 +202,7 @@ const struct bp_transform_target *bp_transform_target(const struct bp_transform 
 static json_t *input_name(const struct bp_transform_feature *f, int i)
 {
     char number[BP_NUMBER_TEXT];
-    if (!f->category)
+    if (!f->category || f->coded)
         return f->count > 1 ? json_sprintf("%s[%d]", f->name, i) : json_string(f->name);
     if (i >= f->levels.n)
         return json_sprintf("%s=(missing)", f->name);
@@ -195,13 +213,36 @@ static json_t *input_name(const struct bp_transform_feature *f, int i)
 json_t *bp_transform_input_names(const struct bp_transform *t)
 {
     json_t *names = json_array();
-    for (int i = 0; i < t->nfeatures; i++)
-        for (int k = 0; k < t->features[i].outputs; k++)
-            if (json_array_append_new(names, input_name(&t->features[i], k)) != 0) {
-                json_decref(names);
-                return NULL;
+    for (int step = 0; step < (t->sequence.steps > 0 ? t->sequence.steps : 1); step++)
+        for (int i = 0; i < t->nfeatures; i++)
+            for (int k = 0; k < t->features[i].outputs; k++) {
+                json_t *name = input_name(&t->features[i], k);
+                if (name && t->sequence.steps > 0) {
+                    json_t *plain = name;
+                    name = json_sprintf("%s@%d", json_string_value(plain), step);
+                    json_decref(plain);
+                }
+                if (json_array_append_new(names, name) != 0) {
+                    json_decref(names);
+                    return NULL;
+                }
             }
     return names;
+}
+
+bool bp_transform_codes(const struct bp_transform *t, int64_t *ret, const char **ret_column)
+{
+    *ret = 0;
+    *ret_column = NULL;
+    for (int i = 0; i < t->nfeatures; i++) {
+        const struct bp_transform_feature *f = &t->features[i];
+        if (!f->coded || f->codes > *ret)
+            *ret_column = f->name;
+        if (!f->coded)
+            return false;
+        *ret = f->codes > *ret ? f->codes : *ret;
+    }
+    return true;
 }
 
 static json_t *decode_number(const struct bp_transform_feature *f, const float *x)
@@ -221,6 +262,8 @@ static json_t *decode_feature(const struct bp_transform_feature *f, const float 
         return list;
     for (int i = 1; i < f->outputs; i++)
         best = x[i] > x[best] ? i : best;
+    if (f->coded) /* the nearest level; what is none is missing */
+        best = x[0] >= 0 && x[0] < (float)f->levels.n ? (int)(x[0] + 0.5f) : f->levels.n;
     return best < f->levels.n ? json_incref(json_array_get(f->levels.labels, (size_t)best)) : json_null();
 }
 
@@ -350,7 +393,9 @@ static bp_status bind_feature(const struct bp_transform_feature *f, const struct
                                                                            : BP_F64,
                                .offset = c ? c->offset : f->offset,
                                .count = f->count,
-                               .encoding = f->category ? BP_ENCODE_ONE_HOT : BP_ENCODE_NUMBER,
+                               .encoding = !f->category ? BP_ENCODE_NUMBER
+                                           : f->coded   ? BP_ENCODE_CODE
+                                                        : BP_ENCODE_ONE_HOT,
                                .fill = f->fill,
                                .shift = f->shift,
                                .scale = f->scale,
@@ -358,7 +403,7 @@ static bp_status bind_feature(const struct bp_transform_feature *f, const struct
                                .output = f->output};
     if (!f->category)
         return BP_OK;
-    ret->levels = f->outputs;
+    ret->levels = feature_levels(f);
     return bind_levels(&f->levels, c, block, &ret->values, err);
 }
 
@@ -411,8 +456,8 @@ static bp_status bind_head(const struct bp_transform_head *h, const struct bp_ta
     return t->is_class ? bind_levels(&h->levels, c, block, &ret->values, err) : BP_OK;
 }
 
-bp_status bp_transform_source(const struct bp_transform *t, const struct bp_table *table, struct bp_source *ret,
-                              struct bp_error *err)
+bp_status bp_transform_bind(const struct bp_transform *t, const struct bp_table *table, struct bp_source *ret,
+                            struct bp_error *err)
 {
     struct block block;
     bp_status status = block_new(t, &block, err);
@@ -444,6 +489,21 @@ bp_status bp_transform_source(const struct bp_transform *t, const struct bp_tabl
     return BP_OK;
 }
 
+bp_status bp_transform_source(const struct bp_transform *t, const struct bp_table *table, struct bp_source *ret,
+                              struct bp_error *err)
+{
+    struct bp_source source;
+    bp_status status = bp_transform_bind(t, table, &source, err);
+    if (status != BP_OK)
+        return status;
+    status = bp_transform_link(t, table, &source, err);
+    if (status != BP_OK)
+        bp_transform_source_done(&source);
+    else
+        *ret = source;
+    return status;
+}
+
 bp_status bp_transform_rows_source(const struct bp_transform *t, const uint8_t *rows, int n, struct bp_source *ret,
                                    struct bp_error *err)
 {
@@ -453,7 +513,9 @@ bp_status bp_transform_rows_source(const struct bp_transform *t, const uint8_t *
         return status;
     struct bp_source source = {.rows = rows,
                                .stride = t->stride,
-                               .nrows = (uint64_t)n,
+                               .nrows = (uint64_t)n * (uint64_t)(t->sequence.steps > 0 ? t->sequence.steps : 1),
+                               .steps = t->sequence.steps,
+                               .apart = true,
                                .nfeatures = t->nfeatures,
                                .features = block.features,
                                .inputs = t->inputs};
@@ -470,5 +532,6 @@ bp_status bp_transform_rows_source(const struct bp_transform *t, const uint8_t *
 void bp_transform_source_done(struct bp_source *source)
 {
     free(source->features); /* the block */
+    free((void *)source->previous);
     memset(source, 0, sizeof *source);
 }

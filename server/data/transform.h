@@ -22,6 +22,7 @@
 /* Rows from outside in one call, and what they may take: a prediction is answered in one reply. */
 #define BP_TRANSFORM_ROWS_MAX 10000
 #define BP_TRANSFORM_BYTES_MAX (512u << 20)
+#define BP_WINDOW_MAX 65536 /* rows of a window: recurrent layers are unrolled over them */
 
 struct bp_transform;
 
@@ -64,6 +65,21 @@ void bp_transform_free(struct bp_transform *transform);
  * constant columns after the fit. Not part of the JSON of a transform. */
 json_t *bp_transform_warnings(const struct bp_transform *transform);
 
+/* How rows that belong together are to be divided: members for a bp_split_config, NULL where they say nothing. */
+struct bp_division {
+    uint32_t *group, *first, *last;
+};
+void bp_division_done(struct bp_division *division);
+
+/* Whether window, split_by or order_by have a say in the split. */
+bool bp_transform_divides(const struct bp_transform *transform);
+bp_status bp_transform_divide(const struct bp_transform *transform, const struct bp_table *table,
+                              struct bp_division *ret, struct bp_error *err);
+
+/* Rows of a window, 0 where a sample is a row. A window is named by its last row, whose target it has: to the split, to
+ * exclusions and to evaluations it is that row, and rows at which no window ends are excluded. */
+int bp_transform_steps(const struct bp_transform *transform);
+
 /* Class of each row (BP_INVALID for a regression), and which rows cannot be used (no target, `drop`): for the split. */
 bp_status bp_transform_classes(const struct bp_transform *transform, const struct bp_table *table, int32_t *ret,
                                struct bp_error *err);
@@ -81,13 +97,22 @@ bp_status bp_transform_parse(const json_t *json, struct bp_transform **ret, stru
 int bp_transform_inputs(const struct bp_transform *transform); /* elements of the network's input */
 struct bp_shape bp_transform_shape(
     const struct bp_transform *transform); /* (n), or the shape of an image (1, 28, 28) */
+/* For an embedding, after planning: whether all columns are codes; *ret: how many codes there are, 1 more than the
+ * largest; *ret_column: the column with the most, or the first one that is no code (borrowed). */
+bool bp_transform_codes(const struct bp_transform *transform, int64_t *ret, const char **ret_column);
 int bp_transform_targets(const struct bp_transform *transform);
 const struct bp_transform_target *bp_transform_target(const struct bp_transform *transform, int i);
 /* A row of inputs back as a row of the dataset: {column: number, level or array}, the likeliest level of a category. New
  * reference, or NULL. */
 json_t *bp_transform_decode(const struct bp_transform *transform, const float *inputs);
-/* Names of the inputs after one-hot ("age", "color=red"): new reference to an array, or NULL. */
+/* Names of the inputs after one-hot ("age", "color=red"; of a window "age@0" for its first row): new reference to an array, or NULL. */
 json_t *bp_transform_input_names(const struct bp_transform *transform);
+
+/* The columns that feed the network, in the order of a source's features: name, and labels of a one-hot one (borrowed;
+ * NULL for numbers). */
+int bp_transform_features(const struct bp_transform *transform);
+const char *bp_transform_feature_name(const struct bp_transform *transform, int i);
+const json_t *bp_transform_feature_labels(const struct bp_transform *transform, int i);
 
 /* Sources: over a table's rows, and over rows made by bp_transform_rows. The table may be another one than it was
  * planned for: columns are found by name, and its levels may be some of ours; BP_MISMATCH where it does not fit. Free with bp_transform_source_done. Both
@@ -98,8 +123,9 @@ void bp_transform_source_done(struct bp_source *source);
 
 /* Rows from outside: a JSON array of objects by column name, or of arrays in the order of the feature columns (the
  * shape of an image may be nested or flat), or CSV text with a header. Missing columns and unseen categories are
- * faults that name them (pointer /rows/3/color); further columns are ignored when they are known to the dataset (a
- * target or ignored column), else faults. *ret is malloc'd, *ret_n rows, used with bp_transform_rows_source. */
+ * faults that name them (pointer /rows/3/color); of windows either an array of windows, each an array of as many rows
+ * as a window has (pointer /rows/3/17/color), or rows one after the other, as many as make whole windows; further columns are ignored when they are known to the dataset (a
+ * target or ignored column), else faults. *ret is malloc'd, *ret_n rows (or windows), used with bp_transform_rows_source. */
 bp_status bp_transform_rows(const struct bp_transform *transform, const json_t *rows, struct bp_problems *problems,
                             uint8_t **ret, int *ret_n, struct bp_error *err);
 bp_status bp_transform_rows_csv(const struct bp_transform *transform, const char *text, size_t size,

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CODES_MAX 16777216 /* a code is exact as a float */
+
 /* --- options of a column -------------------------------------------------------------------------------------------- */
 
 /* The words of an option, with the option's pointer for faults. */
@@ -142,7 +144,7 @@ static bool is_category(struct bp_planning *p, const struct bp_table_column *c)
                         "column '%s' cannot be a number: it holds '%s'", c->name, c->levels[c->nlevels - 1]);
     else if (category && bp_planning_is_word(encode.word, "number"))
         bp_problems_add(p->problems, encode.pointer, "not_a_number", "one_hot", NULL,
-                        "column '%s' is a category: it is encoded one_hot", c->name);
+                        "column '%s' is a category: it is encoded one_hot, or as a code", c->name);
     if (category || (!bp_planning_is_word(type.word, "category") && !bp_planning_is_word(encode.word, "one_hot")))
         return category;
     const char *pointer = type.word ? type.pointer : encode.pointer;
@@ -156,6 +158,38 @@ static bool is_category(struct bp_planning *p, const struct bp_table_column *c)
     else
         return true;
     return false;
+}
+
+/* Whether the column feeds an embedding: by its own option, or by the dataset's. */
+static bool is_coded(const struct bp_planning *p, const struct bp_table_column *c)
+{
+    struct option encode = get_option(p, c->name, "encode");
+    return bp_planning_is_word(encode.word ? encode.word : json_string_value(json_object_get(p->dataset, "encode")),
+                               "code");
+}
+
+/* A number is its own code, where it is a whole one from 0 on. */
+static void set_codes(struct bp_planning *p, const struct bp_table_column *c, struct bp_transform_feature *f)
+{
+    struct option o = get_option(p, c->name, "encode");
+    if (f->category) {
+        f->codes = f->levels.n + (f->missing_level == f->levels.n);
+        return;
+    }
+    f->scaling = BP_SCALE_NONE;
+    if (!c->integral || !(c->min >= 0 && c->max < CODES_MAX))
+        bp_problems_add(
+            p->problems, o.pointer, "not_a_code", NULL, NULL,
+            "column '%s' cannot be read as codes for an embedding: it has numbers that are not whole, below "
+            "0 or from %d on; leave it out, or make it a category with \"type\": \"category\"",
+            c->name, CODES_MAX);
+    else if (c->missing > 0 && f->missing != BP_MISSING_DROP && f->missing != BP_MISSING_CONSTANT)
+        bp_problems_add(p->problems, o.pointer, "missing_values", "drop", NULL,
+                        "column '%s' is read as codes, which have no mean: its %lld missing values need \"missing\": "
+                        "\"drop\" or \"constant\"",
+                        c->name, (long long)c->missing);
+    else
+        f->codes = (int64_t)c->max + 1;
 }
 
 bp_status bp_planning_feature(struct bp_planning *p, const struct bp_table_column *c, struct bp_error *err)
@@ -179,5 +213,8 @@ bp_status bp_planning_feature(struct bp_planning *p, const struct bp_table_colum
         set_scaling(p, c, f);
     }
     set_missing(p, c, f);
+    f->coded = is_coded(p, c);
+    if (f->coded)
+        set_codes(p, c, f);
     return BP_OK;
 }

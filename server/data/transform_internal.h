@@ -28,7 +28,9 @@ struct bp_levels {
 /* A column that feeds the network. */
 struct bp_transform_feature {
     char *name;
-    bool category;   /* one-hot; else a number, or an array of them */
+    bool category;   /* one-hot, or a code; else a number, or an array of them */
+    bool coded;      /* one input: the number of the level, or a whole number as it is, for an embedding */
+    int64_t codes;   /* of a coded one, when planned: they are below this */
     int count, rank; /* adjacent values and their shape */
     int64_t dim[4];
     struct bp_levels levels;
@@ -51,6 +53,12 @@ struct bp_transform_head {
     double *class_weights;
 };
 
+/* Rows that belong together: see transform_sequence.c. Names are owned; NULL: not given. */
+struct bp_transform_sequence {
+    int steps, stride; /* rows of a window, and from one to the next; steps 0: no windows */
+    char *by, *split_by, *order_by;
+};
+
 struct bp_transform {
     int nfeatures;
     struct bp_transform_feature *features; /* in the order of the table */
@@ -64,7 +72,24 @@ struct bp_transform {
     json_t *warnings; /* array */
     size_t stride;    /* of a row from outside */
     char *weight;     /* column of the rows' weights, or NULL */
+    struct bp_transform_sequence sequence;
 };
+
+/* The source of a table whose samples are rows, whatever the windows. */
+bp_status bp_transform_bind(const struct bp_transform *transform, const struct bp_table *table,
+                            struct bp_source *ret, struct bp_error *err);
+/* Makes the samples of a source windows, where there are any. */
+bp_status bp_transform_link(const struct bp_transform *t, const struct bp_table *table, struct bp_source *source,
+                            struct bp_error *err);
+/* Marks the rows that are left out for a missing value of a feature. ret: one byte a row, 0 or 1 already. */
+bp_status bp_transform_dropped(const struct bp_transform *t, const struct bp_table *table, uint8_t *ret,
+                               struct bp_error *err);
+/* Excludes the rows at which no window ends; only where there are windows. */
+bp_status bp_transform_exclude_inner(const struct bp_transform *t, const struct bp_table *table, uint8_t *exclude,
+                                     struct bp_error *err);
+/* All rows of the training windows, as the training rows of a split to be freed with free(ret->rows[BP_TRAIN]). */
+bp_status bp_transform_cover(const struct bp_transform *t, const struct bp_table *table, const struct bp_split *split,
+                             struct bp_split *ret, struct bp_error *err);
 
 /* Fits balanced class weights to the training rows. BP_NOMEM, BP_MISMATCH. */
 bp_status bp_transform_balance(struct bp_transform *t, const struct bp_table *table, const struct bp_split *split,
@@ -113,6 +138,8 @@ void bp_encode_text(struct bp_encoder *e, const struct bp_transform_feature *f, 
 void bp_encode_unknown(struct bp_encoder *e, const char *name, const char *pointer);
 /* Whether any more faults would be kept: a call with thousands of bad rows need not look at them all. */
 bool bp_encode_enough(const struct bp_encoder *e);
+/* Whether n rows make whole windows; else a fault. */
+bool bp_encode_windows(struct bp_encoder *e, size_t n, const char *pointer);
 /* Zeroed room for n rows. BP_LIMIT, BP_NOMEM. */
 bp_status bp_encode_room(const struct bp_transform *t, size_t n, uint8_t **ret, struct bp_error *err);
 /* What a call comes to: BP_OK, BP_INVALID when there are faults, BP_NOMEM. */

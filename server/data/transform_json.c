@@ -27,7 +27,7 @@ static json_t *feature_json(const struct bp_transform_feature *f, bool *ok)
 {
     json_t *o = json_object();
     put(ok, o, "name", json_string(f->name));
-    put(ok, o, "encode", json_string(f->category ? "one_hot" : "number"));
+    put(ok, o, "encode", json_string(!f->category ? "number" : f->coded ? "code" : "one_hot"));
     put(ok, o, "missing", json_string(bp_missing_words[f->missing]));
     if (f->category) {
         put(ok, o, "levels", json_incref(f->levels.labels));
@@ -79,6 +79,22 @@ static json_t *others_json(const struct bp_transform *t, bool *ok)
     return list;
 }
 
+static json_t *sequence_json(const struct bp_transform_sequence *q, bool *ok)
+{
+    json_t *o = json_object();
+    if (q->steps > 0) {
+        put(ok, o, "rows", json_integer(q->steps));
+        put(ok, o, "stride", json_integer(q->stride));
+    }
+    if (q->by)
+        put(ok, o, "by", json_string(q->by));
+    if (q->split_by)
+        put(ok, o, "split_by", json_string(q->split_by));
+    if (q->order_by)
+        put(ok, o, "order_by", json_string(q->order_by));
+    return o;
+}
+
 json_t *bp_transform_json(const struct bp_transform *t)
 {
     bool ok = true;
@@ -98,6 +114,8 @@ json_t *bp_transform_json(const struct bp_transform *t)
     put(&ok, o, "other_columns", others_json(t, &ok));
     if (t->weight)
         put(&ok, o, "weight", json_string(t->weight));
+    if (bp_transform_divides(t))
+        put(&ok, o, "sequence", sequence_json(&t->sequence, &ok));
     if (!ok) {
         json_decref(o);
         return NULL;
@@ -166,15 +184,16 @@ static bp_status read_category(const json_t *o, struct bp_transform_feature *f, 
 
 static bp_status read_feature(const json_t *o, struct bp_transform_feature *f, struct bp_error *err)
 {
-    static const char *const encodings[] = {"number", "one_hot"};
+    static const char *const encodings[] = {"number", "one_hot", "code"};
     const char *name = json_string_value(json_object_get(o, "name"));
-    int encode = find_word(o, "encode", encodings, 2), missing = find_word(o, "missing", bp_missing_words, 6);
+    int encode = find_word(o, "encode", encodings, 3), missing = find_word(o, "missing", bp_missing_words, 6);
     if (!name || encode < 0 || missing < 0)
         return damaged(err, "a column");
     if (!(f->name = strdup(name)))
         return bp_fail(err, BP_NOMEM, "no memory for a column");
     f->missing = (enum bp_missing)missing;
-    f->category = encode == 1;
+    f->category = encode > 0;
+    f->coded = encode == 2;
     if (f->category)
         return read_category(o, f, err);
     int scaling = find_word(o, "scaling", bp_scaling_words, 4);
@@ -242,6 +261,25 @@ static bp_status read_head(const json_t *o, struct bp_transform_head *h, struct 
     return status;
 }
 
+static bp_status read_sequence(const json_t *o, struct bp_transform_sequence *q, struct bp_error *err)
+{
+    static const char *const keys[] = {"by", "split_by", "order_by"};
+    char **names[] = {&q->by, &q->split_by, &q->order_by};
+    json_int_t steps = json_integer_value(json_object_get(o, "rows"));
+    json_int_t stride = json_integer_value(json_object_get(o, "stride"));
+    if (o &&
+        (!json_is_object(o) || steps < 0 || steps > BP_WINDOW_MAX || stride > INT32_MAX || (steps > 0 && stride < 1)))
+        return damaged(err, "its windows");
+    q->steps = (int)steps;
+    q->stride = (int)stride;
+    for (int i = 0; i < 3; i++) {
+        const char *name = json_string_value(json_object_get(o, keys[i]));
+        if (name && !(*names[i] = strdup(name)))
+            return bp_fail(err, BP_NOMEM, "no memory for the transform");
+    }
+    return BP_OK;
+}
+
 static bp_status read_parts(const json_t *json, struct bp_transform *t, struct bp_error *err)
 {
     const json_t *features = json_object_get(json, "features"), *targets = json_object_get(json, "targets");
@@ -286,6 +324,8 @@ bp_status bp_transform_parse(const json_t *json, struct bp_transform **ret, stru
         return bp_fail(err, BP_NOMEM, "no memory for the transform");
     int64_t product = 0;
     bp_status status = read_parts(json, t, err);
+    if (status == BP_OK)
+        status = read_sequence(json_object_get(json, "sequence"), &t->sequence, err);
     if (status == BP_OK)
         status = bp_transform_place(t, err);
     if (status == BP_OK && (!read_extents(json_object_get(json, "shape"), t->shape.dim, &t->shape.rank, &product) ||

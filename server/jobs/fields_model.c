@@ -223,6 +223,12 @@ static const struct bp_field dropout[] = {
 static const struct bp_field embedding[] = {
     INT("input_dim", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "num_embeddings", "levels"),
     INT("output_dim", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "embedding_dim", "numbers per level"),
+    {.name = "kernel_initializer",
+     .value = BP_VALUE_TYPED,
+     .initial = "{\"type\": \"normal\", \"mean\": 0.0, \"std\": 1.0}",
+     .family = &bp_initializers,
+     .aliases = "embeddings_initializer weight_initializer initializer init",
+     .help = "the first vectors"},
 };
 static const struct bp_field activation[] = {
     {.name = "activation",
@@ -276,7 +282,7 @@ static const struct bp_kind layers[] = {
     {"layer_norm", "layer_normalization", 0, FIELDS(layer_norm), NULL, "normalizes over a sample"},
     {"group_norm", "group_normalization", 0, FIELDS(group_norm), NULL, "normalizes over groups of channels"},
     {"dropout", NULL, 0, FIELDS(dropout), NULL, "sets elements to 0 at random in training"},
-    {"embedding", NULL, BP_LATER, FIELDS(embedding), NULL, "a vector per category"},
+    {"embedding", NULL, 0, FIELDS(embedding), NULL, "a vector per category"},
     {"activation", NULL, 0, FIELDS(activation), NULL, "an activation on its own"},
     {"add", NULL, 0, NONE, NULL, "sum of its inputs"},
     {"multiply", "mul", 0, NONE, NULL, "product of its inputs"},

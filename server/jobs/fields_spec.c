@@ -6,6 +6,8 @@
  */
 #include "jobs/fields.h"
 
+#include "data/transform.h"
+
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 
 static const struct bp_kind scales[] = {
@@ -35,7 +37,14 @@ static const struct bp_family column_type_family = {
 static const struct bp_kind encodings[] = {
     {.name = "one_hot", .aliases = "dummy", .help = "one input per level"},
     {.name = "number", .aliases = "numeric", .help = "one input"},
+    {.name = "code", .aliases = "ordinal index label", .help = "one input: the level's number, for an embedding"},
 };
+static const struct bp_kind categories[] = {
+    {.name = "one_hot", .aliases = "dummy", .help = "one input per level"},
+    {.name = "code", .aliases = "ordinal index label", .help = "one input: the level's number, for an embedding"},
+};
+static const struct bp_family category_family = {
+    .what = "encoding", .tag = "type", .kinds = categories, .n = N(categories)};
 static const struct bp_family encoding_family = {
     .what = "encoding", .tag = "type", .kinds = encodings, .n = N(encodings)};
 static const struct bp_kind missing[] = {
@@ -73,6 +82,31 @@ static const struct bp_field column_name = {
     .name = "column", .value = BP_VALUE_STRING, .min = 1, .max = 1024, .help = "a column's name"};
 static const struct bp_field extent = {
     .name = "extent", .value = BP_VALUE_INT, .min = 1, .max = 2147483647.0, .help = "an extent"};
+
+static const struct bp_field window_fields[] = {
+    {.name = "rows",
+     .value = BP_VALUE_INT,
+     .flags = BP_REQUIRED,
+     .min = 1,
+     .max = BP_WINDOW_MAX,
+     .aliases = "size length steps",
+     .help = "rows of a window"},
+    {.name = "stride",
+     .value = BP_VALUE_INT,
+     .min = 1,
+     .max = 2147483647.0,
+     .initial = "1",
+     .aliases = "step shift",
+     .help = "rows from the beginning of a window to that of the next"},
+    {.name = "by",
+     .value = BP_VALUE_STRING,
+     .flags = BP_NULLABLE,
+     .min = 1,
+     .max = 1024,
+     .aliases = "group",
+     .help = "a column: no window has rows of two of its groups"},
+};
+static const struct bp_object window_object = {window_fields, N(window_fields)};
 
 static const struct bp_field dataset_fields[] = {
     {.name = "name",
@@ -122,6 +156,13 @@ static const struct bp_field dataset_fields[] = {
      .family = &scale_family,
      .aliases = "scaling normalization",
      .help = "of number columns; standard, or unit for images of bytes"},
+    {.name = "encode",
+     .value = BP_VALUE_CHOICE,
+     .family = &category_family,
+     .aliases = "encoding",
+     .help =
+         "of category columns: one_hot, or code where the first layer is an embedding; then whole numbers are codes "
+         "too"},
     {.name = "target_scale",
      .value = BP_VALUE_CHOICE,
      .family = &target_scale_family,
@@ -156,17 +197,25 @@ static const struct bp_field dataset_fields[] = {
      .help = "each part has the classes in the same proportions; true for classification"},
     {.name = "split_by",
      .value = BP_VALUE_STRING,
-     .flags = BP_NULLABLE | BP_LATER,
+     .flags = BP_NULLABLE,
      .min = 1,
      .max = 1024,
-     .help = "a column whose groups stay together"},
+     .aliases = "group_by groups",
+     .help = "a column whose groups stay together: all rows with one value are on one side of the split"},
     {.name = "order_by",
      .value = BP_VALUE_STRING,
-     .flags = BP_NULLABLE | BP_LATER,
+     .flags = BP_NULLABLE,
      .min = 1,
      .max = 1024,
-     .help = "a column that orders the rows in time"},
-    {.name = "window", .value = BP_VALUE_ANY, .flags = BP_NULLABLE | BP_LATER, .help = "rows into sequences"},
+     .help =
+         "a column of times: the first rows are for training, the last ones for validation and test; also the order "
+         "of the rows of a window"},
+    {.name = "window",
+     .value = BP_VALUE_OBJECT,
+     .flags = BP_NULLABLE,
+     .object = &window_object,
+     .also = "null",
+     .help = "rows into sequences of shape [rows, inputs of a row], each with the target of its last row"},
     {.name = "class_weights",
      .value = BP_VALUE_ANY,
      .flags = BP_NULLABLE | BP_LATER,

@@ -47,7 +47,7 @@ static json_t *layer_json(const struct bp_graph *graph, int index)
                                                                       : NULL;
     json_t *out = json_object();
     json_object_set_new(out, "name", json_string(node->name));
-    json_object_set_new(out, "type", json_string(bp_op_name(node->kind)));
+    json_object_set_new(out, "type", json_string(bp_node_type(node)));
     if (function || node->kind == BP_OP_DENSE)
         json_object_set_new(out, "activation",
                             json_string(bp_activation_name(function ? function->u.activation.kind : BP_LINEAR)));

@@ -27,8 +27,7 @@ static void dataset_missing(struct spec_work *w, const char *name)
     json_t *known = w->context->dataset_names ? w->context->dataset_names(w->context->ctx) : NULL, *value;
     while (json_array_size(known) > NAMES_LISTED)
         json_array_remove(known, json_array_size(known) - 1);
-    json_array_foreach(known, i, value)
-    {
+    json_array_foreach(known, i, value) {
         if (n < BP_PROBLEMS_MAX && json_is_string(value))
             names[n++] = json_string_value(value);
     }
@@ -231,8 +230,9 @@ static void settle_split(struct spec_work *w)
     bool classes = strcmp(spec_kind(json_object_get(w->doc, "loss"), "type"), "cross_entropy") == 0;
     double validation = json_number_value(json_object_get(dataset, "validation_split"));
     double test = json_number_value(json_object_get(dataset, "test_split"));
+    bool whole = spec_settle_sequence(w);
     if (!stratify)
-        spec_set(w, dataset, "stratify", json_boolean(classes));
+        spec_set(w, dataset, "stratify", json_boolean(classes && !whole));
     else if (json_is_true(stratify) && !classes)
         spec_fault(w, "/dataset/stratify", "incompatible", NULL, NULL,
                    "rows can be stratified by classes only: with %s the target is a number",
@@ -282,13 +282,21 @@ static void settle_scale(struct spec_work *w)
     spec_set(w, dataset, "scale", json_string(bytes && !others ? "unit" : "standard"));
 }
 
+/* An embedding reads codes. */
+static void settle_encoding(struct spec_work *w)
+{
+    json_t *dataset = dataset_of(w);
+    bool embedded = strcmp(spec_kind(json_array_get(spec_layers(w->doc), 0), "type"), "embedding") == 0;
+    if (!json_object_get(dataset, "encode"))
+        spec_set(w, dataset, "encode", json_string(embedded ? "code" : "one_hot"));
+}
+
 /* A fill that would be ignored is a fault. (A missing one is found by the transform.) */
 static void check_fills(struct spec_work *w)
 {
     const char *name;
     json_t *column;
-    json_object_foreach(json_object_get(dataset_of(w), "columns"), name, column)
-    {
+    json_object_foreach(json_object_get(dataset_of(w), "columns"), name, column) {
         char pointer[512] = "/dataset/columns";
         if (!json_object_get(column, "fill") ||
             strcmp(spec_kind(json_object_get(column, "missing"), ""), "constant") == 0)
@@ -306,6 +314,7 @@ void spec_infer_task(struct spec_work *w)
         return;
     check_fills(w);
     settle_scale(w);
+    settle_encoding(w);
     if (!settle_task(w))
         return;
     settle_split(w);

@@ -213,7 +213,8 @@ static void settle_flatten(struct spec_work *w, int rank)
         spec_warn(w, pointer, "inferred",
                   "a flatten layer was put before this dense layer: what arrives has %d dimensions", arrives);
         json_t *flatten = make_layer(w, "flatten", 0);
-        if (flatten && (inputs = json_object_get(layer, "inputs")) != NULL) { /* it reads what the dense layer named */
+        if (flatten &&
+            (inputs = json_object_get(layer, "inputs")) != NULL) { /* it reads what the dense layer named */
             spec_set(w, flatten, "inputs", json_incref(inputs));
             json_object_del(layer, "inputs");
         }
@@ -289,6 +290,28 @@ static void settle_target_scale(struct spec_work *w, enum bp_loss loss)
     spec_set(w, dataset, "target_scale", json_string(loss == BP_LOSS_MSE && open ? "standard" : "none"));
 }
 
+/* An embedding reads codes: all columns must be some, and it must have a vector for each. */
+static void check_embedding(struct spec_work *w)
+{
+    const json_t *first = json_array_get(spec_layers(w->doc), 0);
+    const char *column;
+    char pointer[64];
+    int64_t codes, rows = (int64_t)json_integer_value(json_object_get(first, "input_dim"));
+    if (!is_type(first, "embedding"))
+        return;
+    bool coded = bp_transform_codes(w->transform, &codes, &column);
+    layer_pointer(0, coded ? "input_dim" : NULL, pointer, sizeof pointer);
+    if (!coded)
+        spec_fault(
+            w, pointer, "incompatible", NULL, NULL,
+            "an embedding reads codes, but column \"%.80s\" is none: leave its \"encode\" out, or say \"code\"",
+            column);
+    else if (codes > rows)
+        spec_fault(w, pointer, "out_of_range", NULL, NULL,
+                   "must be at least %lld, for the codes 0 to %lld of column \"%.80s\", got %lld", (long long)codes,
+                   (long long)codes - 1, column, (long long)rows);
+}
+
 void spec_complete_layers(struct spec_work *w)
 {
     enum bp_loss loss = spec_loss(spec_kind(json_object_get(w->doc, "loss"), "type"));
@@ -297,6 +320,7 @@ void spec_complete_layers(struct spec_work *w)
     settle_names(w, true);
     settle_output(w, loss, bp_transform_target(w->transform, 0)->outputs);
     check_auto(w);
+    check_embedding(w);
     settle_flatten(w, bp_transform_shape(w->transform).rank);
     settle_names(w, false); /* of the layers that were added */
     spec_check_inputs(w);
