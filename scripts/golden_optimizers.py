@@ -5,7 +5,8 @@ A tanh network of 6 inputs and 8 hidden units learns 40 rows in 5 batches of 8, 
 epochs: once with cross_entropy over 4 classes, once with mse on 2 values. Data and first weights are float32 numbers;
 PyTorch computes in float64, so that what differs in the test is our own rounding alone. What PyTorch does not have, lamb
 and lion, is written out here in numpy, after the algorithms of their papers (You et al. 2019, algorithm 2; Chen et al.
-2023, algorithm 2). Needs torch (made with 1.13) and numpy.
+2023, algorithm 2); so is nadam (Dozat 2016, as PyTorch has it since 2.0): version 1.13 has one factor too many in it.
+Needs torch (made with 1.13) and numpy.
 """
 import pathlib
 import sys
@@ -84,7 +85,28 @@ class Lion(Lamb):
             self.m[i] = b2 * self.m[i] + (1 - b2) * g
 
 
-OURS = {"LAMB": Lamb, "Lion": Lion}
+class Nadam(Lamb):
+    """Dozat (2016) with PyTorch's momentum schedule: the second correction is the product of t + 1 momenta."""
+
+    def __init__(self, w, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, momentum_decay=4e-3):
+        super().__init__(w, lr, betas, eps, weight_decay)
+        self.momentum_decay, self.product = momentum_decay, 1.0
+
+    def step(self):
+        self.t += 1
+        b1, b2 = self.betas
+        mu, after = (b1 * (1 - 0.5 * 0.96 ** (t * self.momentum_decay)) for t in (self.t, self.t + 1))
+        self.product *= mu
+        for i, p in enumerate(self.w):
+            x = p.detach().numpy()
+            g = p.grad.numpy() + self.decay * x
+            self.m[i] = b1 * self.m[i] + (1 - b1) * g
+            self.v[i] = b2 * self.v[i] + (1 - b2) * g * g
+            m = after * self.m[i] / (1 - self.product * after) + (1 - mu) * g / (1 - self.product)
+            x -= self.lr * m / (numpy.sqrt(self.v[i] / (1 - b2 ** self.t)) + self.eps)
+
+
+OURS = {"LAMB": Lamb, "Lion": Lion, "NAdam": Nadam}
 
 
 def data():
