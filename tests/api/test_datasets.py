@@ -2,12 +2,16 @@
 
 import gzip
 import hashlib
+import os
+import re
 import struct
+import subprocess
 import threading
 import time
 
 import pytest
 
+from conftest import EXECUTABLE, ROOT
 from data import csv, flowers
 from refusals import HOST, dial, files, inventory
 from smooth import fingerprint
@@ -307,6 +311,17 @@ def test_killed_in_the_middle_of_an_upload(make_daemon):
     d.start()
     assert [x["name"] for x in d.get("/v1/datasets").json()["data"]] == ["whole"]
     assert on_disk(d) == {"raw": 1, "tables": 1}
+
+
+def test_a_large_file_in_little_memory(tmp_path):
+    """Memory does not grow with the file. Of speed it only reports a figure."""
+    done = subprocess.run([ROOT / "scripts" / "big_csv.sh", "60"], capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "BACKPROPD": EXECUTABLE, "TMPDIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    figures = re.search(r"(\S+) MB in (\S+) s: (\S+) MB/s, grown by (\d+) KiB", done.stdout)
+    assert 59 <= float(figures[1]) <= 60 and int(figures[4]) < 64 * 1024, done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_strange_files_in_the_data_directory_are_left_or_swept(make_daemon):
