@@ -47,6 +47,12 @@ bp_handler bp_api_checkpoints; /* GET /v1/jobs/{id}/checkpoints */
 /* layers.c: pool */
 bp_handler bp_api_layers; /* GET /v1/jobs/{id}/layers */
 
+/* explain.c: pool */
+bp_handler bp_api_explain; /* POST /v1/jobs/{id}/explain?checkpoint= */
+
+/* examples.c: a data thread, since it reads a whole split */
+bp_handler bp_api_examples; /* GET /v1/jobs/{id}/examples?sort=&limit=&split=&checkpoint= */
+
 /* weights.c: pool; npz reads all weights once, for its checksums */
 bp_handler bp_api_weights;             /* GET /v1/jobs/{id}/weights?format=&checkpoint= */
 bp_handler bp_api_weights_safetensors; /* GET /v1/jobs/{id}/weights.safetensors?checkpoint= */

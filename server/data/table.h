@@ -78,6 +78,10 @@ void bp_table_close(struct bp_table *table); /* NULL is fine */
 /* Index of a column by name, or -1. */
 int bp_table_find(const struct bp_table *table, const char *name);
 
+/* Row `index` as an object by column name: numbers, the text of a category's level, null, arrays in their shape. Text
+ * columns are not stored. New reference, or NULL (no memory). In transform_look.c. */
+json_t *bp_table_row_json(const struct bp_table *table, uint64_t index);
+
 /* The profile that the API shows: rows, test_rows, format, delimiter, header, columns with type, missing, distinct,
  * min, max, mean, classes; target guess; warnings. New reference, or NULL (no memory). */
 json_t *bp_table_profile(const char *description);
