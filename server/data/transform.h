@@ -60,6 +60,9 @@ bp_status bp_transform_plan_heads(const struct bp_table *table, const json_t *da
                                   struct bp_transform **ret, struct bp_error *err);
 void bp_transform_free(struct bp_transform *transform);
 
+/* Value i of a table's column in a row, NaN where it is missing. */
+double bp_column_load(const struct bp_table_column *column, const uint8_t *row, int i);
+
 /* What the plan and the fit decided by themselves and people should know: array of {"code", "pointer", "detail"}; new
  * reference, or NULL (no memory). Text columns left out and missing values to be filled are known after the plan,
  * constant columns after the fit. Not part of the JSON of a transform. */

@@ -129,8 +129,9 @@ static bool needs_figures(const struct bp_transform_feature *f)
     return !f->category && (scaled || f->missing == BP_MISSING_MEDIAN || f->missing == BP_MISSING_MEAN);
 }
 
-bp_status bp_transform_fit(struct bp_transform *t, const struct bp_table *table, const struct bp_split *split,
-                           bool standardize_target, struct bp_error *err)
+/* The figures of all columns, from the training rows of a split. */
+static bp_status fit_columns(struct bp_transform *t, const struct bp_table *table, const struct bp_split *split,
+                             bool standardize_target, struct bp_error *err)
 {
     int n = t->nfeatures + t->nheads;
     struct figures *figures = calloc((size_t)n, sizeof *figures);
@@ -159,10 +160,22 @@ bp_status bp_transform_fit(struct bp_transform *t, const struct bp_table *table,
     for (int i = 0; i < t->nheads && status == BP_OK; i++)
         if (figures[t->nfeatures + i].column)
             status = fit_target(&t->heads[i].target, &figures[t->nfeatures + i], err);
+    free(figures);
+    return status;
+}
+
+bp_status bp_transform_fit(struct bp_transform *t, const struct bp_table *table, const struct bp_split *split,
+                           bool standardize_target, struct bp_error *err)
+{
+    bool windows = t->sequence.steps > 0; /* all of their rows count, each once */
+    struct bp_split cover = {0};
+    bp_status status = windows ? bp_transform_cover(t, table, split, &cover, err) : BP_OK;
+    if (status == BP_OK)
+        status = fit_columns(t, table, windows ? &cover : split, standardize_target, err);
     if (status == BP_OK)
         status = bp_transform_balance(t, table, split, err);
     t->fitted = status == BP_OK;
-    free(figures);
+    free(cover.rows[BP_TRAIN]);
     return status;
 }
 
@@ -174,7 +187,7 @@ bp_status bp_transform_classes(const struct bp_transform *t, const struct bp_tab
     if (t->nheads < 1 || !t->heads[0].target.is_class)
         return bp_fail(err, BP_INVALID, "the target has no classes");
     struct bp_source source;
-    bp_status status = bp_transform_source(t, table, &source, err);
+    bp_status status = bp_transform_bind(t, table, &source, err);
     if (status != BP_OK)
         return status;
     for (uint64_t r = 0; r < table->nrows; r++) {
@@ -217,17 +230,10 @@ static void exclude_targets(const struct bp_source *source, int head, uint8_t *r
     }
 }
 
-bp_status bp_transform_exclude(const struct bp_transform *t, const struct bp_table *table, uint8_t *ret,
-                               uint64_t *ret_count, struct bp_error *err)
+bp_status bp_transform_dropped(const struct bp_transform *t, const struct bp_table *table, uint8_t *ret,
+                               struct bp_error *err)
 {
-    struct bp_source source;
-    bp_status status = bp_transform_source(t, table, &source, err);
-    if (status != BP_OK)
-        return status;
-    memset(ret, 0, (size_t)table->nrows);
-    for (int i = 0; i < t->nheads; i++)
-        exclude_targets(&source, i, ret);
-    bp_transform_source_done(&source);
+    bp_status status = BP_OK;
     for (int i = 0; i < t->nfeatures && status == BP_OK; i++) {
         const struct bp_transform_feature *f = &t->features[i];
         const struct bp_table_column *c;
@@ -237,6 +243,23 @@ bp_status bp_transform_exclude(const struct bp_transform *t, const struct bp_tab
         if (status == BP_OK)
             exclude_missing(table, c, ret);
     }
+    return status;
+}
+
+bp_status bp_transform_exclude(const struct bp_transform *t, const struct bp_table *table, uint8_t *ret,
+                               uint64_t *ret_count, struct bp_error *err)
+{
+    struct bp_source source;
+    bp_status status = bp_transform_bind(t, table, &source, err);
+    if (status != BP_OK)
+        return status;
+    memset(ret, 0, (size_t)table->nrows);
+    for (int i = 0; i < t->nheads; i++)
+        exclude_targets(&source, i, ret);
+    bp_transform_source_done(&source);
+    status = bp_transform_dropped(t, table, ret, err);
+    if (status == BP_OK && t->sequence.steps > 0)
+        status = bp_transform_exclude_inner(t, table, ret, err);
     if (status != BP_OK)
         return status;
     uint64_t count = 0;

@@ -105,9 +105,6 @@ void bp_levels_done(struct bp_levels *levels);
 int bp_levels_find_text(const struct bp_levels *levels, const char *text); /* -1: not there */
 int bp_levels_find_number(const struct bp_levels *levels, double value);
 
-/* Value i of a table's column in a row, NaN where it is missing. */
-double bp_column_load(const struct bp_table_column *column, const uint8_t *row, int i);
-
 /* The column of a table behind a feature or target: BP_MISMATCH when there is none of that kind and size. */
 bp_status bp_transform_column(const struct bp_table *table, const char *name, const struct bp_levels *levels,
                               int count, const struct bp_table_column **ret, struct bp_error *err);

@@ -145,11 +145,13 @@ static bp_status add_features(struct bp_planning *p, struct bp_error *err)
 
 /* --- shape ---------------------------------------------------------------------------------------------------------- */
 
-/* An image of (height, width) gets a channel; columns side by side are a vector. */
+/* An image of (height, width) gets a channel; columns side by side are a vector, and windows sequences of it. */
 static struct bp_shape natural_shape(const struct bp_transform *t)
 {
     const struct bp_transform_feature *f = &t->features[0];
     struct bp_shape shape = {.rank = 1, .dim = {t->inputs}};
+    if (t->sequence.steps > 0)
+        return (struct bp_shape){.rank = 2, .dim = {t->sequence.steps, t->inputs / t->sequence.steps}};
     if (t->nfeatures != 1 || f->rank < 2)
         return shape;
     shape.rank = 3;
@@ -186,11 +188,11 @@ static bp_status plan(struct bp_planning *p, struct bp_error *err)
     bp_status status;
     choose_columns(p);
     bp_planning_targets(p);
-    if ((status = bp_planning_weight(p, err)) != BP_OK || (status = add_features(p, err)) != BP_OK ||
+    if ((status = bp_planning_sequence(p, err)) != BP_OK || (status = bp_planning_weight(p, err)) != BP_OK || (status = add_features(p, err)) != BP_OK ||
         (status = bp_planning_heads(p, err)) != BP_OK)
         return status;
     if (!bp_problems_any(p->problems)) {
-        if ((status = bp_transform_place(p->t, err)) != BP_OK)
+        if ((status = bp_transform_place(p->t, err)) != BP_OK || (status = bp_planning_windows(p, err)) != BP_OK)
             return status;
         set_shape(p);
         for (int i = 0; i < p->t->nheads; i++)

@@ -23,6 +23,10 @@ void bp_planning_targets(struct bp_planning *p);
 bp_status bp_planning_weight(struct bp_planning *p, struct bp_error *err);
 bp_status bp_planning_heads(struct bp_planning *p, struct bp_error *err);
 
+/* window, split_by and order_by (transform_sequence.c), and whether any window is left. BP_NOMEM. */
+bp_status bp_planning_sequence(struct bp_planning *p, struct bp_error *err);
+bp_status bp_planning_windows(struct bp_planning *p, struct bp_error *err);
+
 /* Adds a column as a feature, as the spec asks for; faults go to the problems. BP_NOMEM. */
 bp_status bp_planning_feature(struct bp_planning *p, const struct bp_table_column *c, struct bp_error *err);
 

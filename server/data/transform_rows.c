@@ -198,7 +198,7 @@ static int64_t json_flatten(struct bp_encoder *e, const struct bp_transform_feat
         bp_problems_add(e->problems, pointer, "shape_mismatch", NULL, NULL, "'%s' is nested too deep", f->name);
         return -1;
     }
-    json_array_foreach (value, i, entry) {
+    json_array_foreach(value, i, entry) {
         if (bp_encode_enough(e) || (at = json_flatten(e, f, row, entry, depth + 1, at, pointer)) < 0)
             return -1;
     }
@@ -240,7 +240,7 @@ static void json_object_row(struct bp_encoder *e, uint8_t *row, const json_t *va
         return;
     const char *name;
     json_t *field;
-    json_object_foreach ((json_t *)value, name, field) {
+    json_object_foreach((json_t *)value, name, field) {
         bool known = json_object_get(t->others, name) || bp_transform_find(t, name) >= 0;
         char at[400];
         snprintf(at, sizeof at, "%s", pointer);
@@ -273,8 +273,60 @@ static void json_array_row(struct bp_encoder *e, uint8_t *row, const json_t *val
     }
 }
 
-bp_status bp_transform_rows(const struct bp_transform *t, const json_t *rows, struct bp_problems *problems,
-                            uint8_t **ret, int *ret_n, struct bp_error *err)
+bool bp_encode_windows(struct bp_encoder *e, size_t n, const char *pointer)
+{
+    size_t steps = (size_t)e->t->sequence.steps;
+    if (steps == 0 || n % steps == 0)
+        return true;
+    bp_problems_add(e->problems, pointer, "wrong_length", NULL, NULL,
+                    "the model reads windows of %zu rows: send an array of windows, or rows that make whole windows; "
+                    "got %zu rows",
+                    steps, n);
+    return false;
+}
+
+/* Windows (arrays of rows) as their rows one after the other: a new array, with the pointer of each row in its place
+ * found by row_pointer. NULL after a fault, or without memory. */
+static json_t *open_windows(struct bp_encoder *e, const json_t *windows)
+{
+    json_t *rows = json_array(), *window;
+    size_t i, steps = (size_t)e->t->sequence.steps;
+    json_array_foreach(windows, i, window) {
+        char pointer[40];
+        snprintf(pointer, sizeof pointer, "/rows/%zu", i);
+        if (!json_is_array(window) || json_array_size(window) != steps)
+            bp_problems_add(e->problems, pointer, "wrong_length", NULL, NULL,
+                            "the model reads windows of %zu rows: this must be an array of as many rows", steps);
+        else if (json_array_extend(rows, window) != 0)
+            e->problems->out_of_memory = true;
+        if (bp_encode_enough(e))
+            break;
+    }
+    if (bp_problems_any(e->problems) || e->problems->out_of_memory) {
+        json_decref(rows);
+        return NULL;
+    }
+    return rows;
+}
+
+/* Whether rows come as arrays of rows. */
+static bool is_window(const struct bp_transform *t, const json_t *first)
+{
+    const json_t *inner = json_array_get(first, 0);
+    return t->sequence.steps > 0 && (json_is_array(inner) || json_is_object(inner));
+}
+
+static void row_pointer(const struct bp_transform *t, bool windows, size_t i, char *ret, size_t size)
+{
+    size_t steps = windows ? (size_t)t->sequence.steps : 1;
+    if (windows)
+        snprintf(ret, size, "/rows/%zu/%zu", i / steps, i % steps);
+    else
+        snprintf(ret, size, "/rows/%zu", i);
+}
+
+static bp_status rows_of(const struct bp_transform *t, const json_t *rows, bool windows, struct bp_problems *problems,
+                         uint8_t **ret, int *ret_n, struct bp_error *err)
 {
     struct bp_encoder e = {.t = t, .problems = problems};
     uint8_t *bytes = NULL;
@@ -283,13 +335,15 @@ bp_status bp_transform_rows(const struct bp_transform *t, const json_t *rows, st
         bp_problems_add(problems, "/rows", "empty", NULL, NULL, "rows must be an array of at least one row");
         return bp_encode_result(&e, err);
     }
+    if (!bp_encode_windows(&e, n, "/rows"))
+        return bp_encode_result(&e, err);
     bp_status status = bp_encode_room(t, n, &bytes, err);
     if (status != BP_OK)
         return status;
     for (size_t i = 0; i < n && !bp_encode_enough(&e) && !problems->out_of_memory; i++) {
         const json_t *value = json_array_get(rows, i);
-        char pointer[40];
-        snprintf(pointer, sizeof pointer, "/rows/%zu", i);
+        char pointer[64];
+        row_pointer(t, windows, i, pointer, sizeof pointer);
         if (json_is_object(value))
             json_object_row(&e, bytes + i * t->stride, value, pointer);
         else if (json_is_array(value))
@@ -303,6 +357,20 @@ bp_status bp_transform_rows(const struct bp_transform *t, const json_t *rows, st
         return status;
     }
     *ret = bytes;
-    *ret_n = (int)n;
+    *ret_n = (int)(t->sequence.steps > 0 ? n / (size_t)t->sequence.steps : n);
     return BP_OK;
+}
+
+bp_status bp_transform_rows(const struct bp_transform *t, const json_t *rows, struct bp_problems *problems,
+                            uint8_t **ret, int *ret_n, struct bp_error *err)
+{
+    struct bp_encoder e = {.t = t, .problems = problems};
+    if (!is_window(t, json_array_get(rows, 0)))
+        return rows_of(t, rows, false, problems, ret, ret_n, err);
+    json_t *opened = open_windows(&e, rows);
+    bp_status status = bp_encode_result(&e, err);
+    if (status == BP_OK)
+        status = rows_of(t, opened, true, problems, ret, ret_n, err);
+    json_decref(opened);
+    return status;
 }

@@ -200,11 +200,13 @@ bp_status bp_transform_rows_csv(const struct bp_transform *t, const char *text, 
                         csv.newlines ? "there are no rows below the header"
                                      : "the text is one line: your newlines are gone: curl -d strips them; use "
                                        "--data-binary @file");
+    if (status == BP_OK && !bp_problems_any(problems))
+        bp_encode_windows(&e, n, "/rows");
     if (status == BP_OK)
         status = bp_encode_result(&e, err);
     if (status == BP_OK) {
         *ret = rows;
-        *ret_n = (int)n;
+        *ret_n = (int)(t->sequence.steps > 0 ? n / (size_t)t->sequence.steps : n);
         rows = NULL;
     }
 out:
