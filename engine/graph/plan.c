@@ -304,7 +304,7 @@ static bp_status check(const struct bp_graph *graph, const struct bp_exec_option
 /* The next array of a block: count elements of `size` bytes, aligned to a cache line. */
 static void *carve(char *block, size_t *used, size_t count, size_t size)
 {
-    void *array = block + *used;
+    void *array = block ? block + *used : NULL;
     *used += bp_size_align(count * size); /* counts are bounded by BP_NODES_MAX */
     return array;
 }
