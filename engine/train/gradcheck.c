@@ -41,6 +41,7 @@ struct check {
     struct bp_model *model;
     struct bp_exec *exec; /* with a backward pass */
     struct bp_exec *loss; /* without: the same inputs and targets */
+    bool stopped;
 };
 
 /* Two words of (seed, item, index). */
@@ -141,14 +142,18 @@ static bool differentiate(const struct check *check, bp_real *p, bool parameter,
 }
 
 /* Checks some of the numbers p[0..count) with the analytic gradients g. */
-static void check_range(const struct check *check, bp_real *p, const bp_real *g, size_t count, uint32_t item,
+static void check_range(struct check *check, bp_real *p, const bp_real *g, size_t count, uint32_t item,
                         struct bp_gradcheck_tensor *ret)
 {
     size_t limit = (size_t)check->options->max_elements, n = limit == 0 || count < limit ? count : limit;
     bool parameter = item != INPUT;
     double middle = loss(check), floor = FLOOR * (fabs(middle) > 1 ? fabs(middle) : 1);
 
-    for (size_t k = 0; k < n; k++) {
+    for (size_t k = 0; k < n && !check->stopped; k++) {
+        if (check->options->cancelled != NULL && check->options->cancelled(check->options->ctx)) {
+            check->stopped = true;
+            break;
+        }
         /* one element of each of n equal parts: distinct, and the whole tensor is seen */
         size_t first = (size_t)((unsigned __int128)count * k / n);
         size_t end = (size_t)((unsigned __int128)count * (k + 1) / n);
@@ -242,7 +247,12 @@ bp_status bp_gradcheck(const struct bp_graph *graph, const struct bp_gradcheck_o
     double start = now();
     bp_exec_pass(check.exec, NULL, options->rows, true, options->seed, STEP);
     double middle = now();
-    *ret_count = compare(&check, ret);
+    int count = compare(&check, ret);
+    if (check.stopped) {
+        status = bp_fail(err, BP_STOPPED, "the gradient check was stopped");
+        goto out;
+    }
+    *ret_count = count;
     *ret_seconds_backward = middle - start;
     *ret_seconds_numeric = now() - middle;
 out:

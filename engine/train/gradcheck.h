@@ -21,9 +21,11 @@ struct bp_gradcheck_tensor {
 };
 
 struct bp_gradcheck_options {
-    uint64_t seed;        /* of parameters, inputs, targets, dropout and the choice of elements */
-    int rows;             /* rows of the random batch */
-    int64_t max_elements; /* per tensor; 0 for all */
+    uint64_t seed;                /* of parameters, inputs, targets, dropout and the choice of elements */
+    int rows;                     /* rows of the random batch */
+    int64_t max_elements;         /* per tensor; 0 for all */
+    bool (*cancelled)(void *ctx); /* asked at each element; true ends it with BP_STOPPED; NULL: never */
+    void *ctx;
 };
 
 /* Fills ret (capacity tensors: the graph's parameter tensors, then the input); *ret_count of them. Inputs and targets

@@ -96,6 +96,9 @@ static void load(const struct run *run, struct bp_exec *exec, const double *inpu
             memcpy(to->label, target[h].label, rows * sizeof *to->label);
         if (to->value != NULL)
             memcpy(to->value, target[h].value, rows * (size_t)run->graph->heads[h].outputs * sizeof *to->value);
+        if (target[h].weight != NULL)
+            memcpy(to->weight, target[h].weight, rows * sizeof *to->weight);
+        bp_exec_target_scale(exec, h, target[h].scale);
     }
 }
 

@@ -30,6 +30,8 @@ struct bp_trace_options {
 struct bp_trace_target {
     const int32_t *label;
     const double *value;
+    const float *weight; /* of each row; NULL: all 1 */
+    double scale;        /* that the values were multiplied by (bp_exec_target_scale); 1 for none */
 };
 
 /* What the step computed. All arrays are owned by the trace; rows come one after the other. */
