@@ -254,11 +254,12 @@ struct bp_checkpoint_row {
     bool best;                  /* its parameters are the best so far */
     int64_t numerics;
     char *metrics; /* JSON object: metrics at that point */
+    int keep;      /* for storing it: how many of the job stay, 0 for two; never read back */
 };
 void bp_checkpoint_row_done(struct bp_checkpoint_row *row);
 
 /* Stores a checkpoint from the calling thread: several bp_store_write calls; fills row->id, sha256, bytes and seq.
- * Then applies retention: per job the last two and the newest with `best` stay, pinned ones too. With the manifest,
+ * Then applies retention: per job the last `keep` and the newest with `best` stay, pinned ones too. With the manifest,
  * in the same transaction, runs also(db, also_arg) when not NULL (the job's progress, events, metric rows). */
 bp_status bp_store_checkpoint(struct bp_store *store, struct bp_checkpoint_row *row, const uint8_t *bytes,
                               bp_store_fn *also, void *also_arg, struct bp_error *err);
@@ -277,6 +278,17 @@ bp_status bp_store_checkpoint_load(struct bp_store *store, const char *id, uint8
 /* While pinned (counted, in memory), retention leaves it alone. */
 void bp_store_checkpoint_pin(struct bp_store *store, const char *id);
 void bp_store_checkpoint_unpin(struct bp_store *store, const char *id);
+
+/* --- first weights -----------------------------------------------------------------------------------------------
+ * A job that starts from a checkpoint of another one (init_from) keeps its bytes, whatever becomes of that job. `copies`
+ * is the caller's own JSON: which bytes go where. */
+bp_status bp_db_start_add(struct bp_db *db, const char *job, const char *checkpoint, const char *copies,
+                          struct bp_error *err);
+/* BP_NOT_FOUND (err untouched) for a job that has none. *ret_copies is malloc'd. */
+bp_status bp_db_start_get(struct bp_db *db, const char *job, char **ret_copies, struct bp_error *err);
+/* As bp_db_checkpoint_bytes. */
+bp_status bp_db_start_bytes(struct bp_db *db, const char *job, int64_t offset, size_t size, uint8_t *ret,
+                            struct bp_error *err);
 
 /* --- idempotency keys ------------------------------------------------------------------------------------------ */
 /* Remembers that `key` with a body of this hash made `job`. BP_CONFLICT when the key is there already. */

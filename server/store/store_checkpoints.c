@@ -142,7 +142,7 @@ static bp_status add_manifest(struct bp_db *db, struct writing *w, int64_t job, 
     return status;
 }
 
-static bp_status prune(struct bp_db *db, int64_t job, struct bp_error *err)
+static bp_status prune(struct bp_db *db, int64_t job, int keep, struct bp_error *err)
 {
     sqlite3_stmt *old, *gone;
     bool any = false;
@@ -150,7 +150,7 @@ static bp_status prune(struct bp_db *db, int64_t job, struct bp_error *err)
     if (status != BP_OK)
         return status;
     sqlite3_bind_int64(old, 1, job);
-    sqlite3_bind_int(old, 2, KEEP_LATEST);
+    sqlite3_bind_int(old, 2, keep > 0 ? keep : KEEP_LATEST);
     while ((status = bp_db_step(db, old, "looking for old checkpoints", err)) == BP_OK) {
         char id[BP_ID_SIZE];
         if (!bp_column_copy(old, 0, id, sizeof id) || bp_store_pinned(db->store, id))
@@ -182,7 +182,7 @@ static bp_status write_piece(struct bp_db *db, void *arg, struct bp_error *err)
     status = add_manifest(db, w, job, err);
     if (status == BP_OK && w->also)
         status = w->also(db, w->also_arg, err);
-    return status == BP_OK ? prune(db, job, err) : status;
+    return status == BP_OK ? prune(db, job, w->row->keep, err) : status;
 }
 
 /* The hash of each chunk, and of everything into row->sha256. malloc'd, NULL: no memory. */
@@ -313,12 +313,12 @@ bp_status bp_db_checkpoint_list(struct bp_db *db, const char *job, bp_checkpoint
 }
 
 /* Copies from chunk n, at `from`, at most `size` bytes; *ret_copied. Checks the chunk's hash. */
-static bp_status read_chunk(struct bp_db *db, const char *id, int64_t n, size_t from, size_t size, uint8_t *ret,
-                            size_t *ret_copied, struct bp_error *err)
+static bp_status read_chunk(struct bp_db *db, const char *sql, const char *id, int64_t n, size_t from, size_t size,
+                            uint8_t *ret, size_t *ret_copied, struct bp_error *err)
 {
     sqlite3_stmt *stmt;
     struct digest digest;
-    bp_status status = bp_db_statement(db, sql_chunk, &stmt, err);
+    bp_status status = bp_db_statement(db, sql, &stmt, err);
     if (status != BP_OK)
         return status;
     bp_bind_text(stmt, 1, id);
@@ -343,21 +343,27 @@ static bp_status read_chunk(struct bp_db *db, const char *id, int64_t n, size_t 
     return status;
 }
 
-bp_status bp_db_checkpoint_bytes(struct bp_db *db, const char *id, int64_t offset, size_t size, uint8_t *ret,
-                                 struct bp_error *err)
+bp_status bp_db_chunks_read(struct bp_db *db, const char *sql, const char *id, int64_t offset, size_t size,
+                            uint8_t *ret, struct bp_error *err)
 {
     bp_status status = BP_OK;
     if (offset < 0)
         return bp_fail(err, BP_INVALID, "a checkpoint has no byte %lld", (long long)offset);
     while (status == BP_OK && size > 0) {
         size_t copied = 0;
-        status =
-            read_chunk(db, id, offset / BP_CHUNK_BYTES, (size_t)(offset % BP_CHUNK_BYTES), size, ret, &copied, err);
+        status = read_chunk(db, sql, id, offset / BP_CHUNK_BYTES, (size_t)(offset % BP_CHUNK_BYTES), size, ret,
+                            &copied, err);
         offset += (int64_t)copied;
         size -= copied;
         ret += copied;
     }
     return status;
+}
+
+bp_status bp_db_checkpoint_bytes(struct bp_db *db, const char *id, int64_t offset, size_t size, uint8_t *ret,
+                                 struct bp_error *err)
+{
+    return bp_db_chunks_read(db, sql_chunk, id, offset, size, ret, err);
 }
 
 struct loading {

@@ -91,6 +91,11 @@ double bp_column_real(sqlite3_stmt *stmt, int column); /* NULL is NaN */
 /* The seq of a job that is not deleted. BP_NOT_FOUND with a message. */
 bp_status bp_db_job_seq(struct bp_db *db, const char *id, int64_t *ret, struct bp_error *err);
 
+/* Bytes [offset, offset + size) of a blob: sql selects hash and bytes of chunk ?2 of what is called ?1. Checks the hash
+ * of each chunk. */
+bp_status bp_db_chunks_read(struct bp_db *db, const char *sql, const char *id, int64_t offset, size_t size,
+                            uint8_t *ret, struct bp_error *err);
+
 /* --- the file (store_file.c) ----------------------------------------------------------------------------------- */
 /* Resolves dir (made when missing), takes its lock, checks the file's header without SQLite, creates the file 0600
  * when missing. *ret_path is malloc'd; *ret_lock is a descriptor to close at the end. */

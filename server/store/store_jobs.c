@@ -79,6 +79,7 @@ static const char *const sql_delete[] = {
     /* deletes at once what must vanish now and is small; the sweep does the rest */
     "DELETE FROM idempotency_key WHERE job = ?1",
     "DELETE FROM checkpoint WHERE job = ?1",
+    "DELETE FROM start WHERE job = ?1",
     "DELETE FROM job_tag WHERE job = ?1",
     "UPDATE job SET deleted = 1, dataset_version = NULL WHERE seq = ?1",
 };
