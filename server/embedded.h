@@ -11,6 +11,7 @@ struct bp_embedded {
 };
 
 extern const struct bp_embedded bp_migrations[]; /* schema/NNNN_*.sql, ascending */
+extern const struct bp_embedded bp_lessons[];    /* server/web/learn/NNN_topic.txt, ascending */
 extern const struct bp_embedded bp_web[];        /* server/web: the guide and pages */
 
 #endif

@@ -65,4 +65,16 @@ bp_handler bp_api_predict; /* POST /v1/jobs/{id}/predict?checkpoint=&render= */
 /* evaluate.c: a data thread, since it reads a whole table; the body is optional */
 bp_handler bp_api_evaluate; /* POST /v1/jobs/{id}/evaluate?checkpoint= */
 
+/* trace.c, gradients.c: data threads; a spec or a job with some rows in the body (worked.h) */
+bp_handler bp_api_trace;          /* POST /v1/trace?render= */
+bp_handler bp_api_gradients;      /* POST /v1/gradients?format= */
+bp_handler bp_api_gradient_check; /* POST /v1/gradient_check */
+
+/* graph.c: pool */
+bp_handler bp_api_graph; /* GET /v1/jobs/{id}/graph?format= */
+
+/* learn.c */
+bp_handler bp_api_lessons; /* GET /learn */
+bp_handler bp_api_lesson;  /* GET /learn/{topic} */
+
 #endif

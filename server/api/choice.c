@@ -5,9 +5,13 @@
 
 bool bp_api_choose(struct bp_request *request, struct bp_reply *reply, struct bp_app *app, struct bp_choice *ret)
 {
+    return bp_api_choose_job(reply, app, bp_request_arg(request, 0), bp_request_query(request, "checkpoint"), ret);
+}
+
+bool bp_api_choose_job(struct bp_reply *reply, struct bp_app *app, const char *job, const char *which,
+                       struct bp_choice *ret)
+{
     struct bp_error err;
-    const char *job = bp_request_arg(request, 0);
-    const char *which = bp_request_query(request, "checkpoint");
     switch (bp_choice_make(app->store, job, which, ret, &err)) {
     case BP_OK:
         return true;

@@ -1,5 +1,6 @@
 /* routes.c: the whole interface on one page. Which handler answers, on what kind of thread, with what body. */
 #include "api/api.h"
+#include "api/worked.h"
 
 #define UPLOAD_MAX INT64_MAX     /* bounded by --max-upload */
 
@@ -10,6 +11,8 @@ const struct bp_route bp_routes[] = {
     {"GET", "/readyz", bp_api_readyz, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "requests will be served"},
     {"GET", "/version", bp_api_version, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "versions of the daemon and its libraries"},
     {"GET", "/problems/{}", bp_api_problem_page, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "what an error code means"},
+    {"GET", "/learn", bp_api_lessons, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "short lessons on backpropagation"},
+    {"GET", "/learn/{}", bp_api_lesson, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "one of them, with commands to try"},
     {"GET", "/v1/capabilities", bp_api_capabilities, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "all that a spec may say"},
     {"GET", "/v1/job.schema.json", bp_api_job_schema, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "the JSON Schema of a spec"},
 
@@ -56,5 +59,14 @@ const struct bp_route bp_routes[] = {
      "the rows with the largest loss"},
     {"POST", "/v1/jobs/{}/evaluate", bp_api_evaluate, BP_RUN_DATA, BP_BODY_OPTIONAL, 0, "checkpoint",
      "loss, metrics and confusion matrix on a split"},
+    {"GET", "/v1/jobs/{}/graph", bp_api_graph, BP_RUN_POOL, BP_BODY_NONE, 0, "format",
+     "the forward program, and the backward one derived from it: text or dot"},
+
+    {"POST", "/v1/trace", bp_api_trace, BP_RUN_DATA, BP_BODY_BUFFER, BP_WORKED_BODY_MAX, "render",
+     "one training step laid open, number by number"},
+    {"POST", "/v1/gradients", bp_api_gradients, BP_RUN_DATA, BP_BODY_BUFFER, BP_WORKED_BODY_MAX, "format",
+     "the gradients on some rows, without an update"},
+    {"POST", "/v1/gradient_check", bp_api_gradient_check, BP_RUN_DATA, BP_BODY_BUFFER, BP_WORKED_BODY_MAX, "",
+     "backpropagation against numerical differentiation"},
     {NULL, NULL, NULL, BP_RUN_INLINE, BP_BODY_NONE, 0, NULL, NULL},
 };
