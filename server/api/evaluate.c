@@ -15,6 +15,7 @@
 #include "config.h"
 #include "jobs/predictor.h"
 #include "json_text.h"
+#include "train/scores.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -45,6 +46,7 @@ struct evaluation {
     uint32_t *rows;
     uint64_t nrows, excluded;
     struct bp_accumulator *accumulators; /* one a head */
+    struct bp_scores **scores;           /* one a head */
     struct confusion *confusions;        /* one a head */
 };
 
@@ -77,8 +79,7 @@ static bool parse_body(struct bp_request *request, struct bp_reply *reply, struc
     bool ok = true;
     const char *key;
     json_t *value;
-    json_object_foreach(body, key, value)
-    {
+    json_object_foreach(body, key, value) {
         if (!ok)
             break;
         if (!strcmp(key, "split")) {
@@ -243,10 +244,11 @@ static void count_confusion(void *ctx, struct bp_exec *exec, const uint32_t *row
     struct evaluation *e = ctx;
     (void)rows;
     for (int h = 0; h < e->predictor->network.plan.graph->nheads; h++) {
+        bp_scores_add(e->scores[h], exec, h, n);
         struct confusion *c = &e->confusions[h];
         const struct bp_targets *targets = bp_exec_targets(exec, c->head_index);
         const float *y = bp_exec_output(exec, c->head_index);
-        bool logits = c->head->loss == BP_LOSS_CROSS_ENTROPY;
+        bool logits = bp_loss_takes_labels(c->head->loss);
         for (int r = 0; r < n && c->classes; r++, y += c->head->outputs) {
             int actual = logits ? targets->label[r] : targets->value[r] >= 0.5f;
             int predicted = logits ? largest(y, c->classes) : y[0] > 0;
@@ -260,16 +262,22 @@ static bp_status make_confusions(struct evaluation *e, struct bp_error *err)
     const struct bp_graph *graph = e->predictor->network.plan.graph;
     e->confusions = calloc((size_t)graph->nheads + 1, sizeof *e->confusions);
     e->accumulators = calloc((size_t)graph->nheads + 1, sizeof *e->accumulators);
-    if (!e->confusions || !e->accumulators)
+    e->scores = calloc((size_t)graph->nheads + 1, sizeof *e->scores);
+    if (!e->confusions || !e->accumulators || !e->scores)
         return bp_fail(err, BP_NOMEM, "no memory for the evaluation");
     for (int h = 0; h < graph->nheads; h++) {
         struct confusion *c = &e->confusions[h];
         c->head = &graph->heads[h];
         c->head_index = h;
         bp_accumulator_reset(&e->accumulators[h]);
-        if (c->head->loss == BP_LOSS_CROSS_ENTROPY && c->head->outputs <= CONFUSION_MAX)
+        int columns = bp_scores_columns(c->head), k = e->predictor->network.plan.config.top_k;
+        bool ranked = columns > 0 && e->nrows <= (uint64_t)BP_AUC_SCORES_MAX / (uint64_t)columns;
+        bp_status status = bp_scores_new(c->head, ~0u, k > 0 ? k : 5, ranked ? e->nrows : 0, &e->scores[h], err);
+        if (status)
+            return status;
+        if (bp_loss_takes_labels(c->head->loss) && c->head->outputs <= CONFUSION_MAX)
             c->classes = c->head->outputs;
-        else if (c->head->loss == BP_LOSS_BCE && c->head->outputs == 1)
+        else if ((c->head->loss == BP_LOSS_BCE || c->head->loss == BP_LOSS_HINGE) && c->head->outputs == 1)
             c->classes = 2;
         c->counts = calloc((size_t)c->classes * (size_t)c->classes + 1, sizeof *c->counts);
         if (!c->counts)
@@ -341,7 +349,7 @@ static json_t *confusion_json(const struct confusion *c, const struct bp_transfo
     return json_pack("{s:o, s:o}", "labels", labels, "counts", counts);
 }
 
-/* All metrics that make sense for a head, each under its name, with the target's before it where there are several. */
+/* All metrics that make sense for a head, each under its name as the series have it: accuracy, or accuracy_target. */
 static void add_metrics(json_t *metrics, const struct evaluation *e, int h)
 {
     const struct bp_network *network = &e->predictor->network;
@@ -349,11 +357,14 @@ static void add_metrics(json_t *metrics, const struct evaluation *e, int h)
     for (int m = BP_METRIC_LOSS + 1; m < BP_METRIC_COUNT; m++) {
         if (!bp_metric_applies((enum bp_metric)m, graph->heads[h].loss))
             continue;
-        char name[BP_NAME_MAX + 256];
-        const char *target = graph->nheads > 1 ? bp_transform_target(network->transform, h)->name : "";
-        snprintf(name, sizeof name, "%s%s%s", target, *target ? "_" : "", bp_metric_name((enum bp_metric)m));
-        json_object_set_new(metrics, name,
-                            bp_json_number(bp_accumulator_value(&e->accumulators[h], (enum bp_metric)m)));
+        char name[BP_NAME_MAX + 64];
+        const char *label = graph->heads[h].label; /* "" where there is one head */
+        double value = bp_metric_is_score((enum bp_metric)m)
+                           ? bp_scores_value(e->scores[h], (enum bp_metric)m)
+                           : bp_accumulator_value(&e->accumulators[h], (enum bp_metric)m);
+        snprintf(name, sizeof name, "%s%s%s", bp_metric_name((enum bp_metric)m), *label ? "_" : "", label);
+        if (!bp_metric_is_score((enum bp_metric)m) || !isnan(value)) /* too many rows for auc, or one class only */
+            json_object_set_new(metrics, name, bp_json_number(value));
     }
 }
 
@@ -398,6 +409,9 @@ void bp_api_evaluate(struct bp_request *request, struct bp_reply *reply, void *a
         reply_result(reply, &e);
     for (int h = 0; e.confusions && h < e.predictor->network.plan.graph->nheads; h++)
         free(e.confusions[h].counts);
+    for (int h = 0; e.scores && h < e.predictor->network.plan.graph->nheads; h++)
+        bp_scores_free(e.scores[h]);
+    free(e.scores);
     free(e.confusions);
     free(e.accumulators);
     free(e.rows);

@@ -6,7 +6,12 @@
  *
  *   a class          {"label": "setosa", "probability": 0.98, "probabilities": {"setosa": 0.98, …}}
  *   yes or no (bce)  {"value": 1, "probability": 0.7}; several of them: {"values": […], "probabilities": […]}
- *   a number         {"value": 3.25}; several of them: {"values": […]}
+ *   a margin (hinge) {"label": "yes", "margin": 1.2}; several classes: {"label": …, "margins": {"a": 0.3, …}}
+ *   shares (kl_div)  {"probabilities": {"column": 0.2, …}}
+ *   several columns  {"values": {"column": 1, …}, "probabilities": {"column": 0.7, …}}
+ *   a number         {"value": 3.25}; several of them: {"values": […]}. With poisson it is the rate
+ *   an autoencoder   {"reconstruction": {"column": value, …}, "error": 0.01}, the mean squared error of the inputs as
+ *                    they are encoded and scaled
  * With several targets each prediction is an object of these by the name of the target.
  *
  * Threads: on the pool; the arithmetic runs on that thread alone, so that predictions never take from training.
@@ -30,8 +35,10 @@ struct head_text {
     const struct bp_head *head;
     const struct bp_transform_target *target;
     char *name;    /* of the target, as JSON */
-    char **labels; /* of a class target: each label as JSON (a string or a number) */
+    char **labels; /* of a class target: each label as JSON (a string or a number); of several columns their names */
     int nlabels;
+    int width; /* of its part of a row */
+    const struct bp_transform *transform;
 };
 
 struct prediction {
@@ -146,12 +153,14 @@ static bool fill_head(struct head_text *text)
     json_t *name = json_string(text->target->name);
     text->name = name ? json_text(name) : NULL;
     json_decref(name);
-    size_t n = text->target->is_class ? json_array_size(text->target->labels) : 0;
+    size_t n = text->target->is_class ? json_array_size(text->target->labels) : (size_t)text->target->ncolumns;
     text->labels = calloc(n + 1, sizeof *text->labels);
     if (!text->name || !text->labels)
         return false;
     for (size_t i = 0; i < n; i++) {
-        text->labels[i] = json_text(json_array_get(text->target->labels, i));
+        json_t *column = text->target->is_class ? NULL : json_string(text->target->columns[i]);
+        text->labels[i] = json_text(column ? column : json_array_get(text->target->labels, i));
+        json_decref(column);
         text->nlabels = (int)i + 1;
         if (!text->labels[i])
             return false;
@@ -166,6 +175,8 @@ static struct head_text *make_heads(const struct bp_predictor *predictor, int n)
     for (int h = 0; heads && h < n; h++) {
         heads[h].head = &predictor->network.plan.graph->heads[h];
         heads[h].target = bp_transform_target(predictor->network.transform, h);
+        heads[h].width = bp_predictor_head_width(predictor, h);
+        heads[h].transform = predictor->network.transform;
         if (!fill_head(&heads[h])) {
             free_heads(heads, n);
             return NULL;
@@ -188,7 +199,7 @@ static int largest(const float *y, int n)
 /* Whether each class has an output of its own; else, with bce, an output is a yes or no. */
 static bool has_classes(const struct head_text *h)
 {
-    return h->head->loss == BP_LOSS_CROSS_ENTROPY && h->nlabels == h->head->outputs;
+    return bp_loss_takes_labels(h->head->loss) && h->nlabels == h->head->outputs;
 }
 
 static void add_number(struct bp_text *out, float value)
@@ -198,18 +209,50 @@ static void add_number(struct bp_text *out, float value)
     bp_text_add(out, "%s", text);
 }
 
-static void json_class(struct bp_text *out, const struct head_text *h, const float *y)
+/* "key":{label: number, …} of the outputs of a head; `yes`: whether they are at least 1/2. */
+static void json_by_label(struct bp_text *out, const char *key, const struct head_text *h, const float *y, bool yes)
 {
-    int best = largest(y, h->nlabels);
-    bp_text_add(out, "{\"label\":%s,\"probability\":", h->labels[best]);
-    add_number(out, y[best]);
-    bp_text_add(out, ",\"probabilities\":{");
+    bp_text_add(out, "\"%s\":{", key);
     for (int i = 0; i < h->nlabels; i++) {
         const char *quote = h->labels[i][0] == '"' ? "" : "\"";
         bp_text_add(out, "%s%s%s%s:", i ? "," : "", quote, h->labels[i], quote);
-        add_number(out, y[i]);
+        add_number(out, yes ? (y[i] >= 0.5f ? 1.0f : 0.0f) : y[i]);
     }
-    bp_text_add(out, "}}");
+    bp_text_add(out, "}");
+}
+
+static void json_class(struct bp_text *out, const struct head_text *h, const float *y)
+{
+    int best = largest(y, h->nlabels);
+    bool margin = h->head->loss == BP_LOSS_MULTI_MARGIN;
+    bp_text_add(out, "{\"label\":%s,\"%s\":", h->labels[best], margin ? "margin" : "probability");
+    add_number(out, y[best]);
+    bp_text_add(out, ",");
+    json_by_label(out, margin ? "margins" : "probabilities", h, y, false);
+    bp_text_add(out, "}");
+}
+
+/* Several columns under one loss. */
+static void json_columns(struct bp_text *out, const struct head_text *h, const float *y)
+{
+    bp_text_add(out, "{");
+    if (h->head->loss == BP_LOSS_BCE) {
+        json_by_label(out, "values", h, y, true);
+        bp_text_add(out, ",");
+    }
+    json_by_label(out, "probabilities", h, y, false);
+    bp_text_add(out, "}");
+}
+
+static void json_reconstruction(struct bp_text *out, const struct head_text *h, const float *y)
+{
+    json_t *row = bp_transform_decode(h->transform, y);
+    char *text = row ? json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    bp_text_add(out, "{\"reconstruction\":%s,\"error\":", text ? text : "null");
+    add_number(out, y[h->head->outputs]);
+    bp_text_add(out, "}");
+    free(text);
+    json_decref(row);
 }
 
 /* "key":[a,b,…], or "key":a where there is one: numbers, or with `yes` whether they are at least 1/2. */
@@ -226,8 +269,14 @@ static void json_values(struct bp_text *out, const char *one, const char *many, 
 static void json_head(struct bp_text *out, const struct head_text *h, const float *y)
 {
     int n = h->head->outputs;
-    if (has_classes(h)) {
-        json_class(out, h, y);
+    if (h->target->inputs || h->target->ncolumns > 0 || has_classes(h)) {
+        (h->target->inputs ? json_reconstruction : h->target->ncolumns > 0 ? json_columns : json_class)(out, h, y);
+        return;
+    }
+    if (h->head->loss == BP_LOSS_HINGE && h->nlabels == 2) {
+        bp_text_add(out, "{\"label\":%s,", h->labels[y[0] > 0]);
+        json_values(out, "margin", "margins", y, n, false);
+        bp_text_add(out, "}");
         return;
     }
     bool yes = h->head->loss == BP_LOSS_BCE;
@@ -260,7 +309,7 @@ static void reply_json(struct bp_reply *reply, const struct prediction *p)
             if (p->nheads > 1)
                 bp_text_add(&out, "%s%s:", h ? "," : "", p->heads[h].name);
             json_head(&out, &p->heads[h], y);
-            y += p->heads[h].head->outputs;
+            y += p->heads[h].width;
         }
         if (p->nheads > 1)
             bp_text_add(&out, "}");
@@ -293,15 +342,20 @@ static void csv_names(struct bp_text *out, const struct head_text *h, bool first
     if (has_classes(h)) {
         add_cell(out, separator, "", h->name, "");
         for (int i = 0; i < n; i++)
-            add_cell(out, ",", "p(", h->labels[i], ")");
+            add_cell(out, ",", h->head->loss == BP_LOSS_MULTI_MARGIN ? "margin(" : "p(", h->labels[i], ")");
         return;
     }
     for (int i = 0; i < n; i++) {
         char end[16] = "";
         if (n > 1)
             snprintf(end, sizeof end, "[%d]", i);
-        add_cell(out, i ? "," : separator, "", h->name, end);
+        if (h->target->ncolumns > 0)
+            add_cell(out, i ? "," : separator, "", h->labels[i], "");
+        else
+            add_cell(out, i ? "," : separator, "", h->name, end);
     }
+    if (h->target->inputs)
+        bp_text_add(out, ",error");
 }
 
 static void csv_head(struct bp_text *out, const struct head_text *h, const float *y, bool first)
@@ -309,7 +363,7 @@ static void csv_head(struct bp_text *out, const struct head_text *h, const float
     int n = h->head->outputs;
     if (has_classes(h))
         add_cell(out, first ? "" : ",", "", h->labels[largest(y, n)], "");
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < h->width; i++) {
         bp_text_add(out, "%s", first && i == 0 && !has_classes(h) ? "" : ",");
         add_number(out, y[i]);
     }
@@ -325,7 +379,7 @@ static void reply_csv(struct bp_reply *reply, const struct prediction *p)
     for (int r = 0; r < p->n; r++) {
         for (int h = 0; h < p->nheads; h++) {
             csv_head(&out, &p->heads[h], y, h == 0);
-            y += p->heads[h].head->outputs;
+            y += p->heads[h].width;
         }
         bp_text_add(&out, "\r\n");
     }

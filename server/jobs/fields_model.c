@@ -149,9 +149,13 @@ static const struct bp_field dense[] = {
     PENALTIES,
     {.name = "weights",
      .value = BP_VALUE_ANY,
-     .flags = BP_NULLABLE | BP_LATER,
-     .help = "literal weights [units][in]"},
-    {.name = "biases", .value = BP_VALUE_ANY, .flags = BP_NULLABLE | BP_LATER, .help = "literal biases [units]"},
+     .flags = BP_NULLABLE,
+     .aliases = "kernel",
+     .help = "literal first weights [units][in], instead of kernel_initializer"},
+    {.name = "biases",
+     .value = BP_VALUE_ANY,
+     .flags = BP_NULLABLE,
+     .help = "literal first biases [units], instead of bias_initializer"},
 };
 /* An extent of a window along its axes: one number for all, or a list. */
 #define EXTENT(n, count, lo, f, init, alias, text)                                                                   \
@@ -302,12 +306,15 @@ const struct bp_family bp_layers = {.what = "layer",
                                     .common = FIELDS(layer_common)};
 
 /* --- losses ------------------------------------------------------------------------------------------------------ */
-#define SMOOTHING REAL("label_smoothing", 0, 1, BP_OPEN_MAX | BP_LATER, "0.0", NULL, "share given to all classes")
+#define SMOOTHING                                                                                                    \
+    REAL("label_smoothing", 0, 1, BP_OPEN_MAX, "0.0", "smoothing",                                                   \
+         "share of the target that is spread over all classes")
 static const struct bp_field smoothed[] = {SMOOTHING};
 static const struct bp_field huber[] = {
-    REAL("delta", 0, 1e6, BP_OPEN_MIN, "1.0", "beta", "where squares turn linear")};
-static const struct bp_field quantile[] = {
-    REAL("q", 0, 1, BP_REQUIRED | BP_OPEN_MIN | BP_OPEN_MAX, NULL, "tau", "level")};
+    REAL("delta", 0, 1e6, BP_OPEN_MIN, "1.0", "beta", "where squares turn linear, in the target's units")};
+static const struct bp_field quantile[] = {REAL("q", 0, 1, BP_OPEN_MIN | BP_OPEN_MAX, "0.5",
+                                                "tau quantile level alpha",
+                                                "the share of targets below what is predicted")};
 static const struct bp_kind losses[] = {
     {"cross_entropy",
      "categorical_crossentropy sparse_categorical_crossentropy cross_entropy_loss crossentropy softmax_cross_entropy "
@@ -316,13 +323,19 @@ static const struct bp_kind losses[] = {
     {"bce", "binary_crossentropy binary_cross_entropy bce_with_logits_loss bce_with_logits bce_loss", 0,
      FIELDS(smoothed), NULL, "-(t log s + (1 - t) log(1 - s)), s = sigmoid(z), on logits z"},
     {"mse", "mean_squared_error mse_loss squared_error", 0, NONE, NULL, "mean of (y - t)^2"},
-    {"mae", "mean_absolute_error l1_loss", BP_LATER, NONE, NULL, "mean of |y - t|"},
-    {"huber", "huber_loss smooth_l1_loss", BP_LATER, FIELDS(huber), NULL, "squares near 0, absolute values beyond"},
-    {"hinge", "hinge_loss", BP_LATER, NONE, NULL, "max(0, 1 - t y)"},
-    {"poisson", "poisson_nll_loss", BP_LATER, NONE, NULL, "for counts"},
-    {"quantile", "pinball", BP_LATER, FIELDS(quantile), NULL, "for a quantile"},
-    {"kl_div", "kl_divergence kl_div_loss kullback_leibler_divergence", BP_LATER, NONE, NULL,
-     "divergence between distributions"},
+    {"mae", "mean_absolute_error l1_loss", 0, NONE, NULL, "mean of |y - t|"},
+    {"huber", "huber_loss smooth_l1_loss", 0, FIELDS(huber), NULL,
+     "(y - t)^2 / 2 up to |y - t| = delta, delta (|y - t| - delta / 2) beyond"},
+    {"hinge", "hinge_loss multi_margin_loss squared_margin", 0, NONE, NULL,
+     "two classes: max(0, 1 - s y) with one output y and the side s = -1 or 1; more: PyTorch's MultiMarginLoss, the "
+     "sum "
+     "over the other classes of max(0, 1 - y[label] + y[j]), over the classes"},
+    {"poisson", "poisson_nll_loss", 0, NONE, NULL,
+     "e^y - t y for counts t, the output y being the logarithm of the rate; predictions are the rate"},
+    {"quantile", "pinball pinball_loss quantile_loss", 0, FIELDS(quantile), NULL,
+     "max(q (t - y), (q - 1) (t - y)): y is the value below which a share q of the targets lies"},
+    {"kl_div", "kl_divergence kl_div_loss kullback_leibler_divergence", 0, NONE, NULL,
+     "sum of t (log t - log softmax(y)), on logits y, for several target columns that sum to 1"},
 };
 const struct bp_family bp_losses = {
     .what = "loss", .plural = "losses", .tag = "type", .kinds = losses, .n = N(losses)};
@@ -423,15 +436,18 @@ const struct bp_family bp_schedules = {.what = "learning rate schedule",
                                        .common = FIELDS(warmup)};
 
 /* --- metrics ----------------------------------------------------------------------------------------------------- */
+static const struct bp_field top_k[] = {INT("k", 1, 1000, 0, "5", NULL, "how many")};
 static const struct bp_kind metrics[] = {
     {"loss", NULL, 0, NONE, NULL, "the loss: always computed"},
     {"accuracy", "acc", 0, NONE, NULL, "share of rows that are right"},
-    {"top_k", "top_k_accuracy top5", BP_LATER, NONE, NULL, "share of rows whose label is among the k first"},
-    {"precision_macro", "precision", BP_LATER, NONE, NULL, "mean precision over classes"},
-    {"recall_macro", "recall", BP_LATER, NONE, NULL, "mean recall over classes"},
-    {"f1_macro", "f1 f1_score", BP_LATER, NONE, NULL, "mean F1 over classes"},
-    {"auc", "roc_auc", BP_LATER, NONE, NULL, "area under the ROC curve"},
-    {"confusion", "confusion_matrix", BP_LATER, NONE, NULL, "counts by label and prediction"},
+    {"top_k", "top_k_accuracy top5", 0, FIELDS(top_k), NULL, "share of rows whose label is among the k first"},
+    {"precision_macro", "precision", 0, NONE, NULL,
+     "mean over the classes of the share of predictions that are right"},
+    {"recall_macro", "recall balanced_accuracy", 0, NONE, NULL, "mean over the classes of the share that is found"},
+    {"f1_macro", "f1 f1_score", 0, NONE, NULL, "mean F1 over the classes"},
+    {"auc", "roc_auc", 0, NONE, NULL,
+     "area under the ROC curve, of several classes each against the rest; validation and test rows only"},
+    {"confusion", "confusion_matrix", 0, NONE, NULL, "counts by label and prediction: in the reply of an evaluation"},
     {"mse", "mean_squared_error", 0, NONE, NULL, "mean squared error, in the target's units"},
     {"rmse", "root_mean_squared_error", 0, NONE, NULL, "root of mse"},
     {"mae", "mean_absolute_error", 0, NONE, NULL, "mean absolute error"},

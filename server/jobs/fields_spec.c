@@ -119,11 +119,11 @@ static const struct bp_field dataset_fields[] = {
      .help = "an uploaded dataset"},
     {.name = "target",
      .value = BP_VALUE_STRING,
-     .flags = BP_SINGLE,
+     .flags = BP_SINGLE | BP_MANY,
      .min = 1,
      .max = 1024,
-     .aliases = "label y output",
-     .help = "the column to predict"},
+     .aliases = "label y output targets",
+     .help = "the column to predict; a list of several; \"features\": the input itself (an autoencoder)"},
     {.name = "task",
      .value = BP_VALUE_CHOICE,
      .family = &task_family,
@@ -218,20 +218,42 @@ static const struct bp_field dataset_fields[] = {
      .help = "rows into sequences of shape [rows, inputs of a row], each with the target of its last row"},
     {.name = "class_weights",
      .value = BP_VALUE_ANY,
-     .flags = BP_NULLABLE | BP_LATER,
+     .flags = BP_NULLABLE,
      .aliases = "class_weight",
-     .help = "weights of classes"},
+     .help =
+         "\"balanced\" (all classes together weigh the same), or {class: weight}, 1 for those not named; weighs the "
+         "loss, not the other metrics"},
     {.name = "sample_weight",
      .value = BP_VALUE_STRING,
-     .flags = BP_NULLABLE | BP_LATER,
+     .flags = BP_NULLABLE,
      .min = 1,
      .max = 1024,
-     .help = "a column of weights"},
+     .aliases = "sample_weights weight_column",
+     .help = "a column of weights of at least 0; it is no feature; weighs the loss, not the other metrics"},
 };
 static const struct bp_object dataset_object = {dataset_fields, N(dataset_fields)};
 
 static const struct bp_field layers_item = {
     .name = "layer", .value = BP_VALUE_TYPED, .family = &bp_layers, .help = "a layer"};
+static const struct bp_field head_fields[] = {
+    {.name = "target",
+     .value = BP_VALUE_STRING,
+     .flags = BP_REQUIRED | BP_SINGLE | BP_MANY,
+     .min = 1,
+     .max = 1024,
+     .help = "the column; a list of several for bce and kl_div"},
+    {.name = "loss", .value = BP_VALUE_TYPED, .family = &bp_losses, .help = "the loss of this head"},
+    {.name = "weight",
+     .value = BP_VALUE_REAL,
+     .min = 0,
+     .max = 1e6,
+     .initial = "1.0",
+     .aliases = "loss_weight",
+     .help = "factor of its loss in the sum"},
+};
+static const struct bp_object head_object = {head_fields, N(head_fields)};
+static const struct bp_field head_item = {
+    .name = "head", .value = BP_VALUE_OBJECT, .object = &head_object, .help = "one of several targets"};
 static const struct bp_field model_fields[] = {
     {.name = "layers",
      .value = BP_VALUE_LIST,
@@ -240,6 +262,13 @@ static const struct bp_field model_fields[] = {
      .max = BP_LAYERS_MAX,
      .item = &layers_item,
      .help = "from the input to the output; the output layer is added when it is not there"},
+    {.name = "heads",
+     .value = BP_VALUE_LIST,
+     .min = 1,
+     .max = BP_HEADS_MAX,
+     .item = &head_item,
+     .aliases = "outputs",
+     .help = "several targets: each gets an output layer of its own, output_1 and so on, that reads the last layer"},
 };
 static const struct bp_object model_object = {model_fields, N(model_fields)};
 
@@ -406,7 +435,7 @@ static const struct bp_kind profiles[] = {
 static const struct bp_family profile_family = {
     .what = "set of defaults", .tag = "type", .kinds = profiles, .n = N(profiles)};
 static const struct bp_field metric_item = {
-    .name = "metric", .value = BP_VALUE_CHOICE, .family = &bp_metrics, .help = "a metric"};
+    .name = "metric", .value = BP_VALUE_TYPED, .family = &bp_metrics, .help = "a metric"};
 static const struct bp_field tag_item = {
     .name = "tag", .value = BP_VALUE_STRING, .max = 256, .text = bp_text_printable, .help = "a value"};
 

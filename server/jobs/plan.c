@@ -300,9 +300,16 @@ static bp_status add_layer(struct bp_graph *graph, const json_t *layer, const js
             continue;
         node.kind = builders[i].kind;
         snprintf(node.name, sizeof node.name, "%s", name ? name : "");
+        float *weights = NULL, *biases = NULL;
         bp_status status = builders[i].read(layer, &node, err);
+        if (!status && node.kind == BP_OP_DENSE) {
+            const struct bp_shape *shape = &graph->nodes[node.input[0]].shape;
+            status = spec_read_literals(layer, shape->dim[shape->rank - 1], &node.u.dense, &weights, &biases, err);
+        }
         if (!status)
             status = bp_graph_add(graph, &node, at, err);
+        free(weights);
+        free(biases);
         bool function = node.kind == BP_OP_DENSE || node.kind == BP_OP_CONV; /* the others have none of their own */
         return !status && function ? add_function(graph, layer, node.name, at, err) : status;
     }
@@ -349,8 +356,7 @@ static bp_status build_graph(const json_t *resolved, const struct bp_transform *
     struct bp_shape input = bp_transform_shape(transform);
     struct bp_graph *graph = NULL;
     json_t *nodes = json_pack("{s:i}", "input", 0); /* the node that each layer ended in, by name */
-    enum bp_loss loss = spec_loss(spec_kind(json_object_get(resolved, "loss"), "type"));
-    int at = 0, wanted = bp_transform_target(transform, 0)->outputs;
+    int at = 0;
     size_t i = 0;
     struct bp_error local = {0};
 
@@ -370,14 +376,7 @@ static bp_status build_graph(const json_t *resolved, const struct bp_transform *
         }
     }
     int last = (int)i - 1;
-    if (loss == BP_LOSS_COUNT)
-        status = bp_fail(&local, BP_INVALID, "there is no loss \"%.40s\"",
-                         spec_kind(json_object_get(resolved, "loss"), "type"));
-    else
-        status = bp_graph_add_head(graph, at, loss, 1.0, &local);
-    if (!status && graph->heads[0].outputs != wanted)
-        status = bp_fail(&local, BP_INVALID, "the network ends with %d outputs, but the target needs %d",
-                         graph->heads[0].outputs, wanted);
+    status = spec_add_heads(graph, resolved, transform, at, &local);
     if (status)
         tell(problems, status, last, graph, &local);
 out:
@@ -398,9 +397,6 @@ static bp_status read_config(const json_t *resolved, struct bp_train_config *ret
     const json_t *training = json_object_get(resolved, "training");
     const json_t *early = json_object_get(training, "early_stopping");
     const json_t *checkpoint = json_object_get(training, "checkpoint");
-    const char *monitor = json_string_value(json_object_get(early, "monitor"));
-    json_t *metric;
-    size_t i;
     *ret = (struct bp_train_config){.seed = (uint64_t)integer(resolved, "seed"),
                                     .epochs = integer(training, "epochs"),
                                     .batch_size = (int)integer(training, "batch_size"),
@@ -420,16 +416,9 @@ static bp_status read_config(const json_t *resolved, struct bp_train_config *ret
         ret->threads = 1;
     if (ret->log_every_steps < 1)
         ret->log_every_steps = 1; /* as yet unknown: it follows from the number of rows */
-    json_array_foreach(json_object_get(resolved, "metrics"), i, metric) {
-        const char *name = json_string_value(metric);
-        enum bp_metric m = spec_metric(name ? name : "");
-        if (m == BP_METRIC_COUNT)
-            return bp_fail(err, BP_INVALID, "there is no metric \"%.40s\"", name ? name : "");
-        ret->metrics |= 1u << m;
-    }
-    ret->monitor.metric = spec_monitor(monitor ? monitor : "loss", &ret->monitor.validation);
-    if (ret->monitor.metric == BP_METRIC_COUNT)
-        return bp_fail(err, BP_INVALID, "there is no metric \"%.40s\" to monitor", monitor);
+    bp_status status = spec_read_metrics(resolved, ret, err);
+    if (status)
+        return status;
     return read_optimizer(json_object_get(resolved, "optimizer"), &ret->optimizer, err);
 }
 
@@ -437,7 +426,6 @@ bp_status bp_plan_build(const json_t *resolved, const struct bp_table *table, co
                         struct bp_problems *problems, struct bp_plan *ret, struct bp_error *err)
 {
     const json_t *dataset = json_object_get(resolved, "dataset");
-    const char *loss = spec_kind(json_object_get(resolved, "loss"), "type");
     const char *scale = json_string_value(json_object_get(dataset, "target_scale"));
     struct bp_plan plan = {.stratify = truth(dataset, "stratify"),
                            .standardize_target = scale && strcmp(scale, "standard") == 0,
@@ -446,8 +434,7 @@ bp_status bp_plan_build(const json_t *resolved, const struct bp_table *table, co
                                      .seed = (uint64_t)integer(resolved, "seed")}};
     bp_status status = read_config(resolved, &plan.config, err);
     if (!status && !stored)
-        status =
-            bp_transform_plan(table, dataset, spec_transform_task(dataset, loss), problems, &plan.transform, err);
+        status = spec_plan_transform(resolved, table, problems, &plan.transform, err);
     if (!status)
         status = build_graph(resolved, stored ? stored : plan.transform, problems, &plan.graph, err);
     if (status) {
@@ -471,6 +458,7 @@ bp_status bp_plan_split(const struct bp_plan *plan, const struct bp_transform *t
                         const struct bp_table *table, struct bp_split *ret, struct bp_error *err)
 {
     struct bp_split_config config = plan->split;
+    struct bp_division division = {NULL, NULL, NULL};
     int32_t *classes = NULL;
     uint8_t *exclude = NULL;
     uint64_t excluded = 0;
@@ -494,10 +482,17 @@ bp_status bp_plan_split(const struct bp_plan *plan, const struct bp_transform *t
         status = bp_transform_classes(transform, table, classes, err);
     if (status)
         goto out;
+    status = bp_transform_divide(transform, table, &division, err);
+    if (status)
+        goto out;
     config.classes = classes;
     config.exclude = excluded ? exclude : NULL;
+    config.group = division.group;
+    config.first = division.first;
+    config.last = division.last;
     status = bp_split_make(&config, ret, err);
 out:
+    bp_division_done(&division);
     free(classes);
     free(exclude);
     return status;

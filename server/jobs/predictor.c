@@ -5,6 +5,8 @@
  */
 #include "jobs/predictor.h"
 
+#include "base/scalar.h"
+
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -228,24 +230,57 @@ int bp_predictor_width(const struct bp_predictor *predictor)
     const struct bp_graph *graph = predictor->network.plan.graph;
     int width = 0;
     for (int h = 0; h < graph->nheads; h++)
-        width += graph->heads[h].outputs;
+        width += bp_predictor_head_width(predictor, h);
     return width;
 }
 
-/* From the network's output y (rows, n) to what it means, into a stretch of each row of `to` (width apart). */
-static void interpret(const struct bp_head *head, const struct bp_transform_target *target, int rows, const float *y,
-                      float *to, int width)
+int bp_predictor_head_width(const struct bp_predictor *predictor, int head)
+{
+    bool inputs = bp_transform_target(predictor->network.transform, head)->inputs;
+    return predictor->network.plan.graph->heads[head].outputs + inputs;
+}
+
+/* One row of a head's output y as what it means. */
+static void interpret_row(const struct bp_head *head, const struct bp_transform_target *target, const float *y,
+                          float *to)
 {
     const struct bp_kernels *kernels = bp_kernels_current();
     int n = head->outputs;
-    for (int r = 0; r < rows; r++, y += n, to += width) {
-        if (head->loss == BP_LOSS_CROSS_ENTROPY)
-            kernels->softmax(false, 1, n, y, to);
-        else if (head->loss == BP_LOSS_BCE)
-            kernels->activation(BP_SIGMOID, 0, (size_t)n, y, to);
-        else
-            for (int j = 0; j < n; j++)
-                to[j] = (float)((double)y[j] / target->scale + target->shift);
+    switch (head->loss) {
+    case BP_LOSS_CROSS_ENTROPY:
+    case BP_LOSS_KL_DIV:
+        kernels->softmax(false, 1, n, y, to);
+        break;
+    case BP_LOSS_BCE:
+        kernels->activation(BP_SIGMOID, 0, (size_t)n, y, to);
+        break;
+    case BP_LOSS_HINGE:
+    case BP_LOSS_MULTI_MARGIN:
+        memcpy(to, y, (size_t)n * sizeof *to);
+        break;
+    case BP_LOSS_POISSON:
+        for (int j = 0; j < n; j++)
+            to[j] = (float)bp_exp((double)y[j]);
+        break;
+    default:
+        for (int j = 0; j < n; j++)
+            to[j] = (float)((double)y[j] / target->scale + target->shift);
+    }
+}
+
+/* From the network's output y (rows, n) to what it means, into a stretch of each row of `to` (width apart). x: the
+ * network's input, which an autoencoder is compared with. */
+static void interpret(const struct bp_head *head, const struct bp_transform_target *target, int rows, const float *x,
+                      const float *y, float *to, int width)
+{
+    int n = head->outputs;
+    for (int r = 0; r < rows; r++, y += n, x += n, to += width) {
+        double squares = 0;
+        interpret_row(head, target, y, to);
+        for (int j = 0; j < n && target->inputs; j++)
+            squares += ((double)y[j] - (double)x[j]) * ((double)y[j] - (double)x[j]);
+        if (target->inputs)
+            to[n] = (float)(squares / n);
     }
 }
 
@@ -262,8 +297,8 @@ static void run_batch(struct bp_predictor *p, struct bp_exec *exec, const struct
     float *to = outputs + (size_t)first * (size_t)width;
     for (int h = 0; h < graph->nheads; h++) {
         const struct bp_transform_target *target = bp_transform_target(p->network.transform, h);
-        interpret(&graph->heads[h], target, n, bp_exec_output(exec, h), to, width);
-        to += graph->heads[h].outputs;
+        interpret(&graph->heads[h], target, n, bp_exec_input(exec), bp_exec_output(exec, h), to, width);
+        to += bp_predictor_head_width(p, h);
     }
 }
 

@@ -49,13 +49,14 @@ bp_status bp_predictor_bench(struct bp_predictors *predictors, struct bp_predict
 void bp_predictor_bench_put(struct bp_predictors *predictors, struct bp_predictor *predictor, struct bp_exec *exec);
 
 /* Predicts the first n rows of a source. outputs (owned by the caller) has room for n rows of the outputs of all
- * heads, head after head within a row: probabilities of the classes, probabilities of a bce head, or values in the
- * target's own unit. BP_NONFINITE: where is the
- * pointer of the row. */
+ * heads, head after head within a row: probabilities of the classes (cross_entropy, kl_div) or of each output (bce),
+ * margins (hinge), rates (poisson), or values in the target's own unit; of an autoencoder the reconstruction as the
+ * network has it, and then its mean squared error. BP_NONFINITE: where is the pointer of the row. */
 bp_status bp_predictor_run(struct bp_predictors *predictors, struct bp_predictor *predictor,
                            const struct bp_source *source, int n, float *outputs, struct bp_error *err);
 
 /* Outputs of all heads: the width of a row of bp_predictor_run. */
 int bp_predictor_width(const struct bp_predictor *predictor);
+int bp_predictor_head_width(const struct bp_predictor *predictor, int head); /* its part of them */
 
 #endif

@@ -170,7 +170,8 @@ static json_t *string_schema(const struct bp_field *f)
     json_t *list = of_type("array");
     put(list, "items", json_incref(out));
     put(list, "minItems", json_integer(1));
-    put(list, "maxItems", json_integer(1));
+    if (!(f->flags & BP_MANY))
+        put(list, "maxItems", json_integer(1));
     return any_of(out, list);
 }
 

@@ -142,18 +142,6 @@ enum bp_loss spec_loss(const char *name)
     return (enum bp_loss)i;
 }
 
-const char *spec_transform_task(const json_t *dataset, const char *loss)
-{
-    const char *task = json_string_value(json_object_get(dataset, "task"));
-    return !task || (loss && strcmp(loss, "bce") == 0) ? "regression" : task;
-}
-
-enum bp_metric spec_monitor(const char *name, bool *ret_validation)
-{
-    *ret_validation = strncmp(name, "val_", 4) == 0;
-    return spec_metric(*ret_validation ? name + 4 : name);
-}
-
 /* The steps in order. */
 static void resolve(struct spec_work *w, const json_t *input)
 {

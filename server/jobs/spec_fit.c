@@ -81,7 +81,7 @@ static void check_validation(struct spec_work *w, const struct bp_split *split)
     double share = json_number_value(json_object_get(json_object_get(w->doc, "dataset"), "validation_split"));
     if (split->count[BP_VALIDATION] > 0 || share == 0)
         return;
-    spec_monitor(json_string_value(json_object_get(early, "monitor")), &validation);
+    validation = strncmp(spec_kind(json_object_get(early, "monitor"), ""), "val_", 4) == 0;
     if (validation && w->monitor_inferred)
         spec_set(w, early, "monitor", json_string("loss"));
     else if (validation)

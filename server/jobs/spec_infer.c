@@ -1,8 +1,7 @@
-/* spec_infer.c: what follows from the dataset: the task, the loss, scaling, the split.
+/* spec_infer.c: what follows from the dataset: scaling and the split. Targets are in spec_target.c.
  *
  * What was given is checked against the data, what was not is inferred, and a choice that a person might wonder about
- * is told in the warnings, with its reason. The rule for a target of numbers: whole numbers with at most 20 different
- * values, each of them ten times on average (or just two values), are classes.
+ * is told in the warnings, with its reason.
  *
  * Threads: pure, apart from the work it is given.
  */
@@ -11,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CLASSES_GUESS 20 /* more different integers look like a quantity */
 #define NAMES_LISTED 100 /* names shown for a missing one: there may be thousands of columns or datasets */
 
 static json_t *dataset_of(const struct spec_work *w)
@@ -19,7 +17,7 @@ static json_t *dataset_of(const struct spec_work *w)
     return json_object_get(w->doc, "dataset");
 }
 
-/* --- the table and its target ------------------------------------------------------------------------------------- */
+/* --- the table ------------------------------------------------------------------------------------- */
 static void dataset_missing(struct spec_work *w, const char *name)
 {
     const char *names[BP_PROBLEMS_MAX];
@@ -43,60 +41,6 @@ static void dataset_missing(struct spec_work *w, const char *name)
     json_decref(known);
 }
 
-static json_t *column_names(const struct bp_table *table)
-{
-    json_t *names = json_array();
-    for (int i = 0; i < table->ncolumns && i < NAMES_LISTED; i++)
-        json_array_append_new(names, json_string(table->columns[i].name));
-    return names;
-}
-
-static void column_missing(struct spec_work *w, const char *name)
-{
-    const char *names[NAMES_LISTED];
-    size_t n = 0;
-    for (int i = 0; i < w->table->ncolumns && i < NAMES_LISTED; i++)
-        names[n++] = w->table->columns[i].name;
-    const char *near = bp_nearest(name, names, n);
-    if (strcmp(name, "features") == 0)
-        spec_fault(
-            w, "/dataset/target", "not_supported", NULL, column_names(w->table),
-            "target \"features\" (an autoencoder) is part of the spec, but this version does not build it yet");
-    else
-        spec_fault(w, "/dataset/target", "unknown_column", near, column_names(w->table),
-                   "the dataset has no column \"%.80s\"%s%s%s", name, near ? ", did you mean \"" : "",
-                   near ? near : "", near ? "\"?" : "");
-}
-
-/* The target column: the one named, or of a dataset of arrays the column that is made for it. */
-static void find_target(struct spec_work *w)
-{
-    json_t *dataset = dataset_of(w);
-    const char *name = json_string_value(json_object_get(dataset, "target"));
-    const char *format = json_string_value(json_object_get(w->table->description, "format"));
-    if (!name && format && strcmp(format, "idx") == 0 && bp_table_find(w->table, "target") >= 0) {
-        name = "target";
-        spec_set(w, dataset, "target", json_string(name));
-    }
-    if (!name) {
-        char user[64];
-        spec_origin(w, "/dataset/target", user, sizeof user);
-        for (size_t i = 0; i < json_array_size(w->problems->errors); i++) {
-            const char *at = json_string_value(json_object_get(json_array_get(w->problems->errors, i), "pointer"));
-            if (at && strncmp(at, user, strlen(user)) == 0)
-                return; /* given, and wrong in itself */
-        }
-        spec_fault(w, "/dataset/target", "required", NULL, column_names(w->table),
-                   "\"target\" is required: the column to predict");
-        return;
-    }
-    int index = bp_table_find(w->table, name);
-    if (index < 0)
-        column_missing(w, name);
-    else
-        w->target = &w->table->columns[index];
-}
-
 void spec_infer_dataset(struct spec_work *w)
 {
     const char *name = json_string_value(json_object_get(dataset_of(w), "name"));
@@ -109,125 +53,18 @@ void spec_infer_dataset(struct spec_work *w)
     else if (status != BP_OK)
         w->error = err;
     else
-        find_target(w);
+        spec_find_targets(w);
     if (w->error.code == BP_OK && status != BP_OK && status != BP_NOT_FOUND)
         w->error.code = status;
-}
-
-/* --- task and loss ------------------------------------------------------------------------------------------------ */
-/* Whether the column is read as a category: by what it is, or by what the spec says it is. */
-static bool is_category(const struct spec_work *w)
-{
-    const json_t *column = json_object_get(json_object_get(dataset_of(w), "columns"), w->target->name);
-    const char *type = json_string_value(json_object_get(column, "type"));
-    return w->target->kind != BP_COLUMN_NUMBER || (type && strcmp(type, "category") == 0);
-}
-
-static const char *natural_task(const struct spec_work *w, char *reason, size_t size)
-{
-    const struct bp_table_column *c = w->target;
-    const json_t *column = json_object_get(json_object_get(dataset_of(w), "columns"), c->name);
-    if (is_category(w)) {
-        snprintf(reason, size, "it is a category");
-        if (c->kind == BP_COLUMN_CATEGORY)
-            snprintf(reason, size, "it is text with %d different values", c->nlevels);
-        return "classification";
-    }
-    if (c->count > 1)
-        snprintf(reason, size, "it has %d numbers a row", c->count);
-    else if (json_object_get(column, "type"))
-        snprintf(reason, size, "it is declared a number");
-    else if (c->integral && c->distinct > 0 && c->distinct <= CLASSES_GUESS &&
-             (c->distinct <= 2 || (uint64_t)c->distinct * 10 <= w->table->nrows)) {
-        snprintf(reason, size, "it has only %lld different integers", (long long)c->distinct);
-        return "classification";
-    } else
-        snprintf(reason, size, "it is a number with %s", c->integral ? "many different integers" : "fractions");
-    return "regression";
-}
-
-/* Only 0 and 1, no fraction between. */
-static bool is_binary(const struct bp_table_column *c)
-{
-    return c->integral && c->min >= 0 && c->max <= 1;
-}
-
-/* Whether the target can be what the loss and the task say; reports why not. */
-static bool target_fits(struct spec_work *w, const char *task, const char *loss)
-{
-    const struct bp_table_column *c = w->target;
-    bool category = is_category(w), number = !category;
-    const char *at = json_object_get(w->doc, "loss") ? "/loss" : "/dataset/task";
-    if (strcmp(loss, "bce") == 0) {
-        if (number && c->min >= 0 && c->max <= 1)
-            return true;
-        spec_fault(w, "/loss", "incompatible", "cross_entropy", NULL,
-                   "bce needs a target of numbers from 0 to 1, but \"%.80s\" %s; use cross_entropy for classes",
-                   c->name, number ? "has others" : "is a category");
-        return false;
-    }
-    if (strcmp(task, "regression") == 0) {
-        if (number)
-            return true;
-        spec_fault(w, at, "incompatible", "cross_entropy", NULL,
-                   "%s needs a target of numbers, but \"%.80s\" is a category; use cross_entropy for classes",
-                   strcmp(at, "/loss") == 0 ? loss : "regression", c->name);
-        return false;
-    }
-    if (number && (!c->integral || c->distinct < 0 || c->count > 1)) {
-        spec_fault(w, at, "incompatible", "mse", NULL,
-                   "classification needs a target of text or of few whole numbers, but \"%.80s\" has %s; use "
-                   "regression with mse for quantities",
-                   c->name,
-                   c->count > 1   ? "several numbers a row"
-                   : !c->integral ? "fractions"
-                                  : "too many values");
-        return false;
-    }
-    if (c->kind != BP_COLUMN_TEXT && (number ? c->distinct : c->nlevels) == 1) {
-        spec_fault(w, "/dataset/target", "single_class", NULL, NULL,
-                   "\"%.80s\" has a single class: there is nothing to tell apart", c->name);
-        return false;
-    }
-    return true;
-}
-
-/* Settles task and loss; false when they and the target do not go together. */
-static bool settle_task(struct spec_work *w)
-{
-    json_t *dataset = dataset_of(w);
-    const char *task = json_string_value(json_object_get(dataset, "task"));
-    const char *loss = spec_kind(json_object_get(w->doc, "loss"), "type");
-    char reason[120];
-    const char *natural = natural_task(w, reason, sizeof reason);
-    if (!task && loss[0]) {
-        bool classes = strcmp(loss, "cross_entropy") == 0 || (strcmp(loss, "bce") == 0 && is_binary(w->target));
-        task = classes ? "classification" : "regression";
-    } else if (!task) {
-        task = natural;
-        spec_warn(w, "/dataset/target", "inferred", "%s, because of the target \"%.80s\": %s; \"task\" overrides",
-                  task, w->target->name, reason);
-    }
-    bool classes = strcmp(task, "classification") == 0;
-    if (!loss[0])
-        loss = classes ? "cross_entropy" : "mse";
-    else if (strcmp(loss, classes ? "mse" : "cross_entropy") == 0) {
-        spec_fault(w, "/loss", "incompatible", classes ? "cross_entropy" : "mse", NULL,
-                   "%s does not go with %s; leave the loss out, or change \"task\"", loss, task);
-        return false;
-    }
-    if (!target_fits(w, task, loss))
-        return false;
-    spec_set(w, dataset, "task", json_string(task));
-    spec_set(w, w->doc, "loss", json_string(loss));
-    return true;
 }
 
 /* --- split and scale ---------------------------------------------------------------------------------------------- */
 static void settle_split(struct spec_work *w)
 {
     json_t *dataset = dataset_of(w), *stratify = json_object_get(dataset, "stratify");
-    bool classes = strcmp(spec_kind(json_object_get(w->doc, "loss"), "type"), "cross_entropy") == 0;
+    json_t *first = json_array_get(json_object_get(json_object_get(w->doc, "model"), "heads"), 0);
+    enum bp_loss loss = spec_loss(spec_kind(json_object_get(first ? first : w->doc, "loss"), "type"));
+    bool classes = spec_loss_is_of_classes(loss);
     double validation = json_number_value(json_object_get(dataset, "validation_split"));
     double test = json_number_value(json_object_get(dataset, "test_split"));
     bool whole = spec_settle_sequence(w);
@@ -235,8 +72,8 @@ static void settle_split(struct spec_work *w)
         spec_set(w, dataset, "stratify", json_boolean(classes && !whole));
     else if (json_is_true(stratify) && !classes)
         spec_fault(w, "/dataset/stratify", "incompatible", NULL, NULL,
-                   "rows can be stratified by classes only: with %s the target is a number",
-                   spec_kind(json_object_get(w->doc, "loss"), "type"));
+                   "rows can be stratified by classes only: with %s the %starget is a number", bp_loss_name(loss),
+                   first ? "first " : "");
     if (validation + test >= 1)
         spec_fault(w, "/dataset/validation_split", "out_of_range", NULL, NULL,
                    "validation_split and test_split leave no training rows: together they must be below 1, got %g",
@@ -265,6 +102,12 @@ static void settle_split(struct spec_work *w)
     }
 }
 
+static bool is_weight(const struct spec_work *w, const struct bp_table_column *c)
+{
+    const char *weight = json_string_value(json_object_get(dataset_of(w), "sample_weight"));
+    return weight && strcmp(weight, c->name) == 0;
+}
+
 /* Images have a natural range; other numbers are standardized. */
 static void settle_scale(struct spec_work *w)
 {
@@ -274,7 +117,7 @@ static void settle_scale(struct spec_work *w)
         return;
     for (int i = 0; i < w->table->ncolumns; i++) {
         const struct bp_table_column *c = &w->table->columns[i];
-        if (c == w->target || c->kind != BP_COLUMN_NUMBER)
+        if (spec_is_target(w, c) || c->kind != BP_COLUMN_NUMBER || is_weight(w, c))
             continue;
         bytes |= c->type == BP_U8;
         others |= c->type != BP_U8;
@@ -310,13 +153,14 @@ static void check_fills(struct spec_work *w)
 void spec_infer_task(struct spec_work *w)
 {
     json_t *dataset = dataset_of(w);
-    if (!w->table || !w->target || !json_object_get(dataset, "columns"))
+    if (!w->table || (!w->target && !w->autoencoder) || !json_object_get(dataset, "columns"))
         return;
     check_fills(w);
     settle_scale(w);
     settle_encoding(w);
-    if (!settle_task(w))
+    if (!spec_settle_task(w))
         return;
+    w->task_settled = true;
     settle_split(w);
     if (!json_object_get(dataset, "features") || !json_object_get(dataset, "ignore"))
         return;
@@ -324,9 +168,7 @@ void spec_infer_task(struct spec_work *w)
     struct bp_problems problems;
     struct bp_error err = {0};
     bp_problems_init(&problems);
-    const char *loss = json_string_value(json_object_get(w->doc, "loss"));
-    bp_status status =
-        bp_transform_plan(w->table, dataset, spec_transform_task(dataset, loss), &problems, &w->transform, &err);
+    bp_status status = spec_plan_transform(w->doc, w->table, &problems, &w->transform, &err);
     if (status != BP_OK && !bp_problems_any(&problems)) {
         if (status == BP_INVALID || status == BP_LIMIT || status == BP_UNSUPPORTED)
             spec_fault(w, "/dataset", "incompatible", NULL, NULL, "%s", err.message);

@@ -4,7 +4,9 @@
  *   spec_short.c   short forms become the long form; where each part came from is noted in `origins`
  *   spec_check.c   every member against the field table; defaults are filled in; gives the document
  *   spec_value.c   the same for single values
- *   spec_infer.c   what was left out and follows from the dataset: target, task, loss, split
+ *   spec_infer.c   what was left out and follows from the dataset: scaling, split
+ *   spec_target.c  targets, tasks, losses
+ *   spec_heads.c   the heads of a settled spec
  *   spec_metrics.c metrics and the monitor
  *   spec_layers.c  the list of layers made whole: output layer, names, folded softmax, symmetry
  *   spec_wiring.c  which layer reads which
@@ -18,6 +20,8 @@
 #include "jobs/fields.h"
 #include "jobs/spec.h"
 
+#define BP_TARGETS_MAX 256 /* columns; a head of bce or kl_div may have many */
+
 struct spec_work {
     const struct bp_spec_context *context;
     struct bp_problems *problems;
@@ -29,7 +33,10 @@ struct spec_work {
 
     json_t *doc; /* the document: checked, then completed step by step */
     struct bp_table *table;
-    const struct bp_table_column *target; /* of the table; NULL while unknown */
+    const struct bp_table_column *target; /* the first target; NULL while unknown, and for an autoencoder */
+    int ntargets;
+    const struct bp_table_column *targets[BP_TARGETS_MAX]; /* in the order of the heads */
+    bool target_faults, autoencoder, task_settled;
     struct bp_transform *transform;       /* NULL while the dataset part has faults */
     bool monitor_inferred;                /* the monitor was not given */
     struct bp_error error;                /* a failure that is not the user's; code BP_OK: none */
@@ -81,6 +88,11 @@ json_t *spec_kinds(const struct bp_family *family);                             
 json_t *spec_check_layer(struct spec_work *w, const json_t *layer); /* one more layer, with its defaults */
 void spec_infer_dataset(struct spec_work *w);                       /* opens the table, makes the transform's plan */
 void spec_infer_task(struct spec_work *w);
+void spec_find_targets(struct spec_work *w);
+bool spec_settle_task(struct spec_work *w); /* false when losses and targets do not go together */
+bool spec_is_target(const struct spec_work *w, const struct bp_table_column *column);
+/* window, split_by, order_by: whether they decide about the split (spec_sequence.c). */
+bool spec_settle_sequence(struct spec_work *w);
 void spec_infer_monitors(struct spec_work *w);
 void spec_check_optimizer(struct spec_work *w);
 void spec_complete_layers(struct spec_work *w);
@@ -98,9 +110,45 @@ const char *spec_activation(const json_t *layer);
 /* The metric of this name; BP_METRIC_COUNT when the engine has none. */
 enum bp_metric spec_metric(const char *name);
 enum bp_loss spec_loss(const char *name);
-/* What the transform is told the task is: with bce the target is a number even where it is a class. */
-const char *spec_transform_task(const json_t *dataset, const char *loss);
-/* A monitor's name taken apart: "val_accuracy" -> accuracy, on the validation rows. */
-enum bp_metric spec_monitor(const char *name, bool *ret_validation);
+
+/* --- heads (spec_heads.c, plan_heads.c) ------------------------------------------------------------------------------ */
+struct spec_head {
+    struct bp_transform_want want;
+    const char **columns; /* owned; the names are of the spec */
+    enum bp_loss loss;    /* HINGE as yet for any number of classes */
+    double weight, parameter;
+    char label[24]; /* in the names of its metrics */
+};
+struct spec_heads {
+    int n;
+    bool several; /* each has an output layer of its own */
+    struct spec_head *head;
+    struct bp_transform_want *wants; /* those of the heads */
+};
+/* The heads of a document whose targets and losses are settled. table may be NULL: no head is then an autoencoder's. */
+bp_status spec_heads_read(const json_t *doc, const struct bp_table *table, struct spec_heads *ret,
+                          struct bp_error *err);
+void spec_heads_done(struct spec_heads *heads);
+bool spec_loss_is_of_classes(enum bp_loss loss);
+bool spec_loss_is_scaled(enum bp_loss loss); /* its target is standardized while training */
+/* Outputs that a head needs, and the engine's loss: hinge has one output for two classes, else one each. */
+int spec_head_outputs(enum bp_loss loss, const struct bp_transform_target *target);
+enum bp_loss spec_head_loss(enum bp_loss loss, const struct bp_transform_target *target);
+/* "val_accuracy" or, of a head, "val_accuracy_species"; false when there is no such metric. */
+bool spec_monitor_read(const json_t *doc, const char *name, struct bp_monitor *ret);
+/* Ends a graph whose last layer is node `last` with the heads of a resolved spec. */
+bp_status spec_add_heads(struct bp_graph *graph, const json_t *resolved, const struct bp_transform *transform,
+                         int last, struct bp_error *err);
+bp_status spec_plan_transform(const json_t *resolved, const struct bp_table *table, struct bp_problems *problems,
+                              struct bp_transform **ret, struct bp_error *err);
+/* Metrics and monitor of a resolved spec. */
+bp_status spec_read_metrics(const json_t *resolved, struct bp_train_config *config, struct bp_error *err);
+
+/* --- literal weights (spec_literals.c) ------------------------------------------------------------------------------- */
+void spec_check_literals(struct spec_work *w);
+/* Those of a dense layer with so many inputs into config; malloc'd, to be freed when the node was added, whatever the
+ * status. BP_INVALID (another width), BP_NOMEM. */
+bp_status spec_read_literals(const json_t *layer, int64_t inputs, struct bp_dense_config *config, float **ret_weights,
+                             float **ret_biases, struct bp_error *err);
 
 #endif

@@ -86,7 +86,7 @@ static bool is_auto(const json_t *layer)
 /* The activation that the loss already applies, "" for none. */
 static bool folds(enum bp_loss loss, const char *activation)
 {
-    if (loss == BP_LOSS_CROSS_ENTROPY)
+    if (loss == BP_LOSS_CROSS_ENTROPY || loss == BP_LOSS_KL_DIV)
         return strcmp(activation, "softmax") == 0 || strcmp(activation, "log_softmax") == 0;
     return loss == BP_LOSS_BCE && strcmp(activation, "sigmoid") == 0;
 }
@@ -122,10 +122,11 @@ static void fold(struct spec_work *w, enum bp_loss loss)
 /* What the target needs, in words. */
 static void needs(const struct spec_work *w, enum bp_loss loss, int outputs, char *text, size_t size)
 {
-    if (loss == BP_LOSS_CROSS_ENTROPY)
-        snprintf(text, size, "%d units for the %d classes of \"%.80s\"", outputs, outputs, w->target->name);
+    const char *name = bp_transform_target(w->transform, 0)->name;
+    if (spec_loss_is_of_classes(loss) && outputs > 1)
+        snprintf(text, size, "%d units for the %d classes of \"%.80s\"", outputs, outputs, name);
     else
-        snprintf(text, size, "%d unit%s for \"%.80s\"", outputs, outputs == 1 ? "" : "s", w->target->name);
+        snprintf(text, size, "%d unit%s for \"%.80s\"", outputs, outputs == 1 ? "" : "s", name);
 }
 
 static void settle_output(struct spec_work *w, enum bp_loss loss, int outputs)
@@ -148,17 +149,21 @@ static void settle_output(struct spec_work *w, enum bp_loss loss, int outputs)
                    shown ? end : "linear", units, units == 1 ? "" : "s", text);
         return;
     }
-    /* With mse any function may end the network; the others need logits. */
-    bool output = at >= 0 && (is_auto(dense) || (units == outputs && (shown || logits || loss == BP_LOSS_MSE)));
+    /* With mse, mae, huber and quantile any function may end the network; the others need logits. */
+    bool output = at >= 0 && (is_auto(dense) || (units == outputs && (shown || logits || spec_loss_is_scaled(loss))));
     if (output && is_auto(dense))
         spec_set(w, dense, "units", json_integer(outputs));
     if (output) {
         fold(w, loss);
         end = spec_activation(json_array_get(layers, json_array_size(layers) - 1));
-        if (loss != BP_LOSS_MSE && strcmp(end, "linear") != 0) {
+        if (!spec_loss_is_scaled(loss) && strcmp(end, "linear") != 0) {
             layer_pointer(last, NULL, pointer, sizeof pointer);
-            spec_warn(w, pointer, "unusual_output", "%s takes logits, which may be any number; %s limits them",
-                      bp_loss_name(loss), end);
+            spec_warn(w, pointer, "unusual_output", "%s takes %s, which may be any number; %s limits them",
+                      bp_loss_name(loss),
+                      loss == BP_LOSS_POISSON ? "logarithms"
+                      : loss == BP_LOSS_HINGE ? "margins"
+                                              : "logits",
+                      end);
         }
         return;
     }
@@ -271,23 +276,28 @@ static void settle_names(struct spec_work *w, bool first)
 }
 
 /* A target that is scaled to deviation 1 needs an output that can reach every number. */
-static void settle_target_scale(struct spec_work *w, enum bp_loss loss)
+static void settle_target_scale(struct spec_work *w)
 {
     json_t *dataset = json_object_get(w->doc, "dataset"), *layers = spec_layers(w->doc);
     const char *given = json_string_value(json_object_get(dataset, "target_scale"));
     const char *end = spec_activation(json_array_get(layers, json_array_size(layers) - 1));
-    bool open = strcmp(end, "linear") == 0 || strcmp(end, "leaky_relu") == 0;
-    if (given && strcmp(given, "standard") == 0 && loss != BP_LOSS_MSE) {
-        spec_fault(w, "/dataset/target_scale", "incompatible", "none", NULL,
-                   "a target can be scaled with the loss mse only, not with %s", bp_loss_name(loss));
+    struct spec_heads heads;
+    bool scaled = false;
+    if (spec_heads_read(w->doc, w->table, &heads, NULL))
         return;
-    }
-    if (given)
-        return;
-    if (loss == BP_LOSS_MSE && !open)
+    bool open = heads.several || strcmp(end, "linear") == 0 || strcmp(end, "leaky_relu") == 0;
+    for (int h = 0; h < heads.n; h++)
+        scaled |= spec_loss_is_scaled(heads.head[h].loss) && !heads.head[h].want.inputs;
+    if (given && strcmp(given, "standard") == 0 && !scaled)
+        spec_fault(w, "/dataset/target_scale", "incompatible", "none", NULL, "%s",
+                   w->autoencoder ? "the target of an autoencoder is its input, which is scaled already"
+                                  : "a target can be scaled with mse, mae, huber and quantile only");
+    if (!given && scaled && !open)
         spec_warn(w, "/model/layers", "inferred",
                   "the target is not scaled, because the output's %s does not reach every number", end);
-    spec_set(w, dataset, "target_scale", json_string(loss == BP_LOSS_MSE && open ? "standard" : "none"));
+    if (!given)
+        spec_set(w, dataset, "target_scale", json_string(scaled && open ? "standard" : "none"));
+    spec_heads_done(&heads);
 }
 
 /* An embedding reads codes: all columns must be some, and it must have a vector for each. */
@@ -315,16 +325,20 @@ static void check_embedding(struct spec_work *w)
 void spec_complete_layers(struct spec_work *w)
 {
     enum bp_loss loss = spec_loss(spec_kind(json_object_get(w->doc, "loss"), "type"));
-    if (loss == BP_LOSS_COUNT)
+    const struct bp_transform_target *target = bp_transform_target(w->transform, 0);
+    bool several = json_object_get(json_object_get(w->doc, "model"), "heads") != NULL;
+    if (loss == BP_LOSS_COUNT && !several)
         return;
     settle_names(w, true);
-    settle_output(w, loss, bp_transform_target(w->transform, 0)->outputs);
+    if (!several) /* several heads have output layers of their own */
+        settle_output(w, loss, spec_head_outputs(loss, target));
     check_auto(w);
     check_embedding(w);
     settle_flatten(w, bp_transform_shape(w->transform).rank);
     settle_names(w, false); /* of the layers that were added */
     spec_check_inputs(w);
-    settle_target_scale(w, loss);
+    settle_target_scale(w);
+    spec_check_literals(w);
 }
 
 /* --- symmetry ----------------------------------------------------------------------------------------------------- */
@@ -351,6 +365,8 @@ void spec_check_symmetry(struct spec_work *w)
     json_array_foreach(layers, i, layer) {
         last = is_type(layer, "dense") ? i : last;
     }
+    if (json_object_get(json_object_get(w->doc, "model"), "heads"))
+        last = SIZE_MAX; /* all layers of the list are hidden ones */
     json_array_foreach(layers, i, layer) {
         const json_t *initializer = json_object_get(layer, "kernel_initializer");
         const char *kind = spec_kind(initializer, "type");
@@ -364,7 +380,8 @@ void spec_check_symmetry(struct spec_work *w)
         bool conv = is_type(layer, "conv1d") || is_type(layer, "conv2d");
         bool alike = recurrent ? is_constant(recurrent) : conv || (i != last && is_type(layer, "dense"));
         long long units = (long long)json_integer_value(json_object_get(layer, conv ? "filters" : "units"));
-        if (allowed || !alike || !is_constant(initializer) || units < 2)
+        if (allowed || !alike || !is_constant(initializer) || units < 2 ||
+            json_is_array(json_object_get(layer, "weights")))
             continue;
         spec_fault(w, pointer, "symmetric", "kaiming_uniform", NULL,
                    "all units of this hidden layer would start with the same weights, get the same error signal and "

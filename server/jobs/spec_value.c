@@ -127,9 +127,30 @@ json_t *spec_check_extent(struct spec_work *w, const struct bp_field *f, const j
     return one;
 }
 
+static json_t *check_strings(struct spec_work *w, const struct bp_field *f, const json_t *v)
+{
+    json_t *out = json_array();
+    bool bad = false;
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        const json_t *entry = json_array_get(v, i);
+        size_t mark = spec_enter_index(w, i);
+        json_t *item = json_is_string(entry) ? spec_check_string(w, f, entry) : spec_wrong_type(w, entry, "a string");
+        bad |= !item;
+        if (item && json_array_append_new(out, item))
+            w->nomem = true;
+        spec_leave(w, mark);
+    }
+    if (!bad)
+        return out;
+    json_decref(out);
+    return NULL;
+}
+
 json_t *spec_check_string(struct spec_work *w, const struct bp_field *f, const json_t *v)
 {
     if ((f->flags & BP_SINGLE) && json_is_array(v)) {
+        if (json_array_size(v) > 1 && (f->flags & BP_MANY))
+            return check_strings(w, f, v);
         if (json_array_size(v) != 1) {
             spec_fault(w, NULL, "not_supported", NULL, NULL,
                        "several values are not supported by this version, got %zu", json_array_size(v));
