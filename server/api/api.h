@@ -47,6 +47,9 @@ bp_handler bp_api_checkpoints; /* GET /v1/jobs/{id}/checkpoints */
 /* layers.c: pool */
 bp_handler bp_api_layers; /* GET /v1/jobs/{id}/layers */
 
+/* diagnosis.c: pool */
+bp_handler bp_api_diagnosis; /* GET /v1/jobs/{id}/diagnosis */
+
 /* explain.c: pool */
 bp_handler bp_api_explain; /* POST /v1/jobs/{id}/explain?checkpoint= */
 

@@ -43,6 +43,8 @@ const struct bp_route bp_routes[] = {
      "the log of what happened"},
     {"GET", "/v1/jobs/{}/layers", bp_api_layers, BP_RUN_POOL, BP_BODY_NONE, 0, "layer max_points",
      "gradients, weights, activations of each layer"},
+    {"GET", "/v1/jobs/{}/diagnosis", bp_api_diagnosis, BP_RUN_POOL, BP_BODY_NONE, 0, "",
+     "what is wrong with the training, and the cure"},
     {"GET", "/v1/jobs/{}/checkpoints", bp_api_checkpoints, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "stored checkpoints"},
 
     {"GET", "/v1/jobs/{}/weights", bp_api_weights, BP_RUN_POOL, BP_BODY_NONE, 0, "format checkpoint",

@@ -1,0 +1,109 @@
+/* diagnosis.c: GET /v1/jobs/{id}/diagnosis: reads a job's record and has it judged (jobs/diagnosis.h).
+ *
+ * Threads: on the pool; one short read of the store.
+ */
+#include "jobs/diagnosis.h"
+
+#include "api/common.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct record {
+    const struct bp_job_row *row;
+    struct bp_diagnosis_facts facts;
+    struct bp_layer_history history;
+    json_t *description; /* of the dataset */
+};
+
+static bp_status take_point(void *arg, const struct bp_metric_point *point)
+{
+    struct record *r = arg;
+    struct bp_curve *curve = strcmp(point->name, "loss") == 0 ? &r->facts.loss : &r->facts.val_loss;
+    if (curve->n == curve->capacity) {
+        size_t capacity = curve->capacity ? 2 * curve->capacity : 256;
+        double *grown = realloc(curve->value, capacity * sizeof *grown);
+        if (!grown)
+            return BP_NOMEM;
+        curve->value = grown;
+        curve->capacity = capacity;
+    }
+    curve->value[curve->n++] = point->value;
+    return BP_OK;
+}
+
+static bp_status read_record(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    static const char *const names[] = {"loss", "val_loss"};
+    struct record *r = arg;
+    struct bp_dataset_row version = {.description = NULL};
+    bp_status status = bp_db_metric_list(db, r->row->id, names, 2, 0, take_point, r, err);
+    if (!status)
+        status = bp_layer_history_read(db, r->row->id, &r->history, err);
+    if (!status && !bp_db_dataset_version(db, r->row->table, &version, NULL))
+        r->description = json_loads(version.description, 0, NULL);
+    bp_dataset_row_done(&version);
+    return status == BP_NOMEM ? bp_fail(err, status, "no memory for the record of the job") : status;
+}
+
+/* The classes of the target and their rows, where it is one column of classes. */
+static void find_classes(struct record *r)
+{
+    const json_t *dataset = json_object_get(r->facts.spec, "dataset");
+    const char *target = json_string_value(json_object_get(dataset, "target"));
+    const char *task = json_string_value(json_object_get(dataset, "task"));
+    json_t *column;
+    size_t i;
+    if (!target || !task || strcmp(task, "classification") != 0)
+        return;
+    json_array_foreach(json_object_get(r->description, "columns"), i, column) {
+        const char *name = json_string_value(json_object_get(column, "name"));
+        if (!name || strcmp(name, target) != 0)
+            continue;
+        json_t *levels = json_object_get(column, "levels");
+        r->facts.class_labels = levels ? levels : json_object_get(column, "values");
+        r->facts.class_counts = json_object_get(column, "counts");
+    }
+}
+
+static void judge(struct bp_reply *reply, struct record *r)
+{
+    json_t *spec = json_loads(r->row->spec, 0, NULL);
+    json_t *error = r->row->error ? json_loads(r->row->error, 0, NULL) : NULL;
+    const char *code = json_string_value(json_object_get(error, "code"));
+    r->facts.spec = spec;
+    r->facts.layers = &r->history;
+    r->facts.diverged = code && strcmp(code, "nonfinite_loss") == 0;
+    r->facts.where = json_string_value(json_object_get(error, "where"));
+    find_classes(r);
+    json_t *verdict = bp_diagnosis_make(&r->facts);
+    json_t *out = json_pack("{ss ss ss}", "object", "diagnosis", "job", r->row->id, "status",
+                            bp_job_status_name(r->row->status));
+    if (!verdict || json_object_update(out, verdict)) {
+        json_decref(out);
+        out = NULL;
+    }
+    json_decref(verdict);
+    bp_reply_json(reply, 200, out);
+    json_decref(error);
+    json_decref(spec);
+}
+
+void bp_api_diagnosis(struct bp_request *request, struct bp_reply *reply, void *arg)
+{
+    struct bp_app *app = arg;
+    struct bp_job_row row;
+    struct bp_error err = {0};
+    if (!bp_api_job_row(app, request, reply, &row))
+        return;
+    struct record r = {.row = &row};
+    if (bp_store_read(app->store, read_record, &r, &err))
+        bp_problem_error(reply, &err);
+    else
+        judge(reply, &r);
+    free(r.facts.loss.value);
+    free(r.facts.val_loss.value);
+    bp_layer_history_done(&r.history);
+    json_decref(r.description);
+    bp_job_row_done(&row);
+}
