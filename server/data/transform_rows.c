@@ -267,7 +267,7 @@ static void json_array_row(struct bp_encoder *e, uint8_t *row, const json_t *val
         return;
     }
     for (int i = 0; i < t->nfeatures; i++) {
-        char at[64];
+        char at[96];
         snprintf(at, sizeof at, "%s/%d", pointer, i);
         json_value(e, &t->features[i], row, json_array_get(value, (size_t)i), at);
     }
@@ -285,8 +285,7 @@ bool bp_encode_windows(struct bp_encoder *e, size_t n, const char *pointer)
     return false;
 }
 
-/* Windows (arrays of rows) as their rows one after the other: a new array, with the pointer of each row in its place
- * found by row_pointer. NULL after a fault, or without memory. */
+/* Windows (arrays of rows) as their rows one after the other: a new array; NULL after a fault, or without memory. */
 static json_t *open_windows(struct bp_encoder *e, const json_t *windows)
 {
     json_t *rows = json_array(), *window;

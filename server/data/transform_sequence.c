@@ -7,8 +7,9 @@
  * gather of its inputs, and never has rows of two groups.
  *
  * For the split each row gets a group, or a place in time (see train/split.h):
- *   split_by               its group              split_by and order_by    the time at which its group begins
- *   order_by               its time               window with `by`         its group
+ *   split_by               its group; with order_by and without windows the time at which its group begins
+ *   order_by               its time
+ *   window with `by`       its group
  *   window without `by`    its number in the table: the parts are blocks of the table, one after the other
  */
 #include "data/transform_planning.h"
@@ -319,7 +320,7 @@ bp_status bp_transform_divide(const struct bp_transform *t, const struct bp_tabl
         return BP_OK;
     }
     d.group = by ? malloc(bytes) : NULL;
-    bool time = !by || q->order_by;
+    bool time = !by || (q->order_by && q->steps == 0);
     d.first = time ? malloc(bytes) : NULL;
     d.last = time ? malloc(bytes) : NULL;
     if ((by && !d.group) || (time && (!d.first || !d.last)))
@@ -353,8 +354,10 @@ static bp_status take_column(struct bp_planning *p, const char *pointer, const j
     const struct bp_table_column *c = index >= 0 ? &p->table->columns[index] : NULL;
     nearest = c ? NULL : bp_nearest(name, p->names, (size_t)p->table->ncolumns);
     if (!c)
-        bp_problems_add(p->problems, pointer, "unknown_column", nearest, NULL, "the dataset has no column '%s'",
-                        name);
+        bp_problems_add(p->problems, pointer, "unknown_column", nearest, NULL,
+                        nearest ? "the dataset has no column '%s'; did you mean '%s'?"
+                                : "the dataset has no column '%s'",
+                        name, nearest);
     else if (c->kind == BP_COLUMN_TEXT)
         bp_problems_add(p->problems, pointer, "text_column", NULL, NULL,
                         "column '%s' is text with too many different values to be kept: number its %s", name,

@@ -18,7 +18,12 @@ static void tell(struct spec_work *w, const json_t *dataset)
     const json_t *window = json_object_get(dataset, "window");
     const char *by = name_of(window, "by"), *split_by = name_of(dataset, "split_by");
     const char *order_by = name_of(dataset, "order_by");
-    if (split_by && order_by)
+    if (split_by && order_by && json_is_object(window))
+        spec_warn(w, "/dataset/split_by", "inferred",
+                  "each group of \"%.60s\" stays on one side of the split; \"%.60s\" orders the rows of a window and "
+                  "does not decide about the split",
+                  split_by, order_by);
+    else if (split_by && order_by)
         spec_warn(
             w, "/dataset/split_by", "inferred",
             "each group of \"%.60s\" stays on one side of the split; the groups that begin last by \"%.60s\" are "
