@@ -271,6 +271,8 @@ static void checkpoint_noted(void *ctx, bp_status status, const struct bp_checkp
     } else if (status != BP_FULL || !was_stalled) {
         bp_log(BP_LOG_ERROR, "a checkpoint could not be stored", "job", run->id, "error", err->message, NULL);
     }
+    if (status == BP_FULL && atomic_load(&run->jobs->stopping))
+        bp_saver_abandon(run->saver); /* whoever stops the daemon need not wait for room on the disk */
 }
 
 static bp_status prepare(struct bp_job_run *run, const struct bp_job_row *row, struct bp_error *err)
@@ -510,7 +512,10 @@ void bp_worker_run(struct bp_jobs *jobs, struct bp_job_row *row, struct bp_live 
         if (outcome.kind == BP_RUN_FINISHED)
             status = test(&run, &outcome.test, &err);
     }
-    if (status) {
+    if (status == BP_FULL && atomic_load(&jobs->stopping)) {
+        outcome.kind = BP_RUN_PAUSED; /* no fault of the job: it goes on from the checkpoint before */
+        outcome.stopping = true;
+    } else if (status) {
         outcome.kind = BP_RUN_FAILED;
         outcome.error = failure_json(&err, status);
     }
