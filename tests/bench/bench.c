@@ -114,6 +114,11 @@ static bool add_layer(struct bp_graph *g, int *top, const json_t *layer, int num
         *top = add(g, &pool, *top, number);
         return true;
     }
+    if (!strcmp(kind, "batchnorm")) {
+        struct bp_node norm = {.kind = BP_OP_BATCH_NORM, .u.norm = {.eps = 1e-5, .momentum = 0.1, .affine = true}};
+        *top = add(g, &norm, *top, number);
+        return true;
+    }
     if (strcmp(kind, "dense"))
         return false;
     if (g->nodes[*top].shape.rank > 1) {
