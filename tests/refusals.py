@@ -1,4 +1,4 @@
-"""What every refusal must be like, whatever was refused; and bytes on a socket for what no client library would send."""
+"""What every refusal must be like, whatever was refused; and bytes on a socket for what no client library sends."""
 
 import json
 import re

@@ -27,7 +27,7 @@ bool bp_files_is_hash(const char *text)
 bp_status bp_files_fail(struct bp_error *err, const char *doing)
 {
     int code = errno;
-    bool full = code == ENOSPC || code == EDQUOT;
+    bool full = code == ENOSPC || code == EDQUOT || code == EFBIG; /* EFBIG: a limit on the size of files */
     return bp_fail(err, full ? BP_FULL : BP_IO, "%s: %s", doing, strerror(code));
 }
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import EXECUTABLE
+from conftest import EXECUTABLE, Daemon
 from data import flowers
 from refusals import files, raw, refused
 
@@ -27,7 +27,6 @@ def token_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, token_file):
-    from conftest import Daemon
     d = Daemon(tmp_path_factory.mktemp("daemon") / "data", "--token-file", str(token_file), "--log-level", "debug",
                "--allow-host", "train.example").start()
     d.session.headers["Authorization"] = f"Bearer {TOKEN}"
@@ -45,8 +44,9 @@ def test_with_the_token_all_is_as_ever(guarded):
     assert guarded.train({"dataset": "flowers", "target": "species", "layers": [4], "epochs": 1})
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer wrong-token-of-some-length", f"Basic {TOKEN}", TOKEN,
-                                    f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", f"Bearer {TOKEN.swapcase()}",
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer wrong-token-of-some-length",
+                                    f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x",
+                                    f"Bearer {TOKEN.swapcase()}",
                                     "Bearer " + 4000 * "x", f"Bearer {TOKEN} {TOKEN}"],
                          ids=["none", "empty", "only the scheme", "scheme and a blank", "another", "other scheme",
                               "no scheme", "cut short", "longer", "other case", "4 kB", "twice"])
@@ -94,7 +94,8 @@ def test_files_are_for_the_owner_only(guarded):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:80", "[::1]:80", "train.example", "Train.Example:443"])
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:80", "[::1]:80", "train.example",
+                                  "Train.Example:443"])
 def test_hosts_it_answers_to(guarded, host):
     assert bare(guarded, "GET", "/v1/jobs", Host=host, Authorization=f"Bearer {TOKEN}").status == 200
 

@@ -87,9 +87,9 @@ def test_the_configuration_takes_effect(make_daemon, tmp_path):
 
 
 def test_json_log(tmp_path):
-    process = subprocess.Popen([EXECUTABLE, "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "d"), "--log-format",
-                                "json", "--log-level", "error"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                               text=True, env=CLEAN)
+    process = subprocess.Popen([EXECUTABLE, "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "d"),
+                                "--log-format", "json", "--log-level", "error"], stdin=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True, env=CLEAN)
     ready = json.loads(process.stderr.readline())
     assert ready["listen"].startswith("http://127.0.0.1:")
     process.send_signal(signal.SIGINT)

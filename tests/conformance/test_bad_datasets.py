@@ -2,13 +2,15 @@
 temporary file. And files that look odd, but are not: what is made of them."""
 
 import gzip
+import resource
 import struct
 
 import pytest
+import requests
 
 from conftest import Daemon
 from data import flowers
-from refusals import inventory, refused
+from refusals import HOST, check_problem, files, inventory, raw, refused
 
 ROWS = "p,q,r\n" + "".join(f"{i},{2 * i},{'ab'[i % 2]}\n" for i in range(30))
 
@@ -165,7 +167,6 @@ def test_content_encoding(there, nothing_changes):
 
 @pytest.mark.parametrize("promised", ["5000000", "99999999999999"])
 def test_too_large_is_refused_before_it_is_sent(there, nothing_changes, promised):
-    from refusals import HOST, check_problem, raw
     answer = raw(there, b"PUT /v1/datasets/new HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: " +
                  promised.encode() + b"\r\n\r\n")
     assert answer.status == 413 and b"100 Continue" not in answer.data
@@ -173,12 +174,57 @@ def test_too_large_is_refused_before_it_is_sent(there, nothing_changes, promised
 
 
 def test_a_chunked_upload_over_the_limit(there, nothing_changes):
-    from refusals import HOST, files, raw
     chunk = b"40000\r\n" + (1 << 16) * b"1,2\n" + b"\r\n"
     answer = raw(there, b"PUT /v1/datasets/new HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n" +
                  18 * chunk + b"0\r\n\r\n")
     assert answer.status == 413 and answer.closed
     assert not [f for f in files(there) if f.startswith("tmp/")]
+
+
+def test_a_full_disk(there, nothing_changes):
+    """A file cannot be written to its end: 507, and all space is given back. With room again it works. (Of a body that
+    goes on for long after the disk is full the rest is not waited for: the connection is cut.)"""
+    def limit(size):
+        resource.prlimit(there.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    body = "a,b\n" + "".join(f"{i},{2 * i}\n" for i in range(140_000))
+    limit(1 << 20)
+    try:
+        refused(there, there.put("/v1/datasets/new", data=body), 507, "disk_full")
+        form = {"name": (None, "new"), "data": ("x", body)}
+        refused(there, there.post("/v1/datasets", files=form), 507, "disk_full")
+        endless = body + 500_000 * "1,2\n"
+        with pytest.raises(requests.ConnectionError):
+            there.put("/v1/datasets/new", data=endless)
+        # What was sent fits, and what is made of it does not: the table is larger than its gzip file.
+        packed = gzip.compress(body.encode())
+        assert len(packed) < 1 << 20
+        refused(there, there.put("/v1/datasets/new", data=packed), 507, "disk_full")
+    finally:
+        limit(resource.RLIM_INFINITY)
+    assert there.put("/v1/datasets/new", data=body).status_code == 201
+    assert there.delete("/v1/datasets/new").status_code == 204
+
+
+def test_a_full_database(make_daemon):
+    """--max-database bounds what is stored: 507 for what no longer fits, and everything acknowledged stays."""
+    d = make_daemon("--max-database", "400K")
+    d.upload("flowers", flowers())
+    reply, jobs = None, 0
+    for _ in range(2000):
+        reply = d.post("/v1/jobs", json={"dataset": "flowers", "target": "species", "layers": 100 * [4], "epochs": 1})
+        if reply.status_code != 201:
+            break
+        jobs += 1
+    assert reply.status_code in (429, 507), reply.text
+    refused(d, reply, reply.status_code, reply.json()["code"])
+    assert d.get("/v1/datasets/flowers").status_code == 200
+    assert len(d.get("/v1/jobs?limit=1000").json()["data"]) == jobs
+    # Its jobs wait for room; stopping does not. With room they go on.
+    assert d.stop() == 0
+    d.options = ()
+    d.start()
+    for job in d.get("/v1/jobs?limit=1000").json()["data"]:
+        assert d.wait(job["id"])["status"] == "succeeded"
 
 
 # Odd, and legal: id: (file, rows, types by column, missing by column)

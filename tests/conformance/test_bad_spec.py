@@ -1,9 +1,10 @@
-"""Job specs that cannot be trained, or cannot even be read: refused with the place of every fault, and nothing stored."""
+"""Job specs that cannot be trained, or not even be read: refused with the place of every fault, and nothing stored."""
 
 import json
 
 import pytest
 
+from conftest import Daemon
 from data import csv, flowers, houses
 from refusals import inventory, refused
 
@@ -12,7 +13,6 @@ GOOD = {"dataset": "flowers", "target": "species", "layers": [4]}
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory):
-    from conftest import Daemon
     d = Daemon(tmp_path_factory.mktemp("daemon") / "data", "--threads", "2", "--memory", "64M").start()
     d.upload("flowers", flowers())
     d.upload("houses", houses())
