@@ -76,7 +76,7 @@ static const struct {
      "Several characters would divide the file equally well; say which with ?delimiter=comma, semicolon, tab or "
      "pipe."},
     {422, "ambiguous_header", "The first line may be names or data; say which with ?header=yes or ?header=no."},
-    {422, "column_name_too_long", "A column's name is longer than 200 bytes. Is the first line a header at all?"},
+    {422, "column_name_too_long", "A column's name is longer than 255 bytes. Is the first line a header at all?"},
     {422, "corrupt", "The data is damaged: a length, a magic number or a hash is wrong."},
     {422, "count_mismatch", "There must be as many inputs as targets."},
     {422, "duplicate_column", "Two columns have the same name; a spec could not tell them apart."},

@@ -17,8 +17,7 @@ bp_status bp_ingest_columns(struct bp_ingest *ingest, int n, struct bp_error *er
     for (int i = 0; i < n; i++) {
         struct bp_ingest_column *c = &ingest->columns[i];
         c->count = 1;
-        c->type = BP_F64; /* a reader of bytes says BP_U8 */
-        c->type = BP_F32; /* bp_ingest_settle says the last word */
+        c->type = BP_F32; /* a reader of bytes says BP_U8; bp_ingest_settle has the last word */
         c->integral = c->exact_f32 = true;
         c->min = INFINITY;
         c->max = -INFINITY;

@@ -264,6 +264,17 @@ def test_odd_but_legal(there, name):
     assert there.delete("/v1/datasets/odd").status_code == 204
 
 
+@pytest.mark.parametrize("word", ["inf", "1e999", "1,5", "0x10", "1_000", "\u0663", "-", "12 cm"])
+def test_one_odd_field_among_numbers(there, word):
+    """The column is no number then, and where the odd one is, is told: it may be a slip."""
+    profile = there.upload("slip", "a,b\n" + "".join(f"{i},{i % 7}.5\n" for i in range(200)) + f'"{word}",1.5\n')
+    assert [c["type"] for c in profile["columns"]] == ["text", "number"]
+    told = [w for w in profile["warnings"] if w["column"] == "a"]
+    assert [w["code"] for w in told] == ["mixed_column"]
+    assert "line 202" in told[0]["detail"] and word in told[0]["detail"]
+    assert there.delete("/v1/datasets/slip").status_code == 204
+
+
 def test_a_constant_column_is_told_and_harmless(there):
     there.upload("constant", "x,c,y\n" + "".join(f"{i / 2},3,{1.5 * i}\n" for i in range(60)))
     job = there.train({"dataset": "constant", "target": "y", "layers": [4], "epochs": 3})
