@@ -132,10 +132,22 @@ static int weight_layers(const struct bp_diagnosis *d, int *first, int *last)
     return n;
 }
 
+/* The largest update ratio of the first steps. */
+static double early_ratio(const struct bp_diagnosis *d)
+{
+    double most = 0;
+    for (size_t s = 0; s < d->n && s < 4; s++) {
+        double ratio = bp_diagnosis_at(d, s, 0, BP_FIGURE_UPDATE_RATIO);
+        most = ratio > most ? ratio : most;
+    }
+    return most;
+}
+
 static bool find_exploding(struct bp_diagnosis *d)
 {
     int first = 0, last = 0, depth = weight_layers(d, &first, &last);
-    size_t early = d->n < 5 ? d->n : 5;
+    /* After a wild step anything explodes: what counts then is how it was before. */
+    size_t early = early_ratio(d) >= RATIO_WILD ? 1 : d->n < 5 ? d->n : 5;
     if (depth == 0)
         return false;
     double below = bp_diagnosis_median(d, first, BP_FIGURE_DELTA_NORM, 0, early);
@@ -164,11 +176,12 @@ static bool find_exploding(struct bp_diagnosis *d)
 static bool find_vanishing(struct bp_diagnosis *d)
 {
     int first = 0, last = 0, depth = weight_layers(d, &first, &last);
-    if (depth < DEPTH_MIN || d->found[BP_ILL_SYMMETRY] || d->found[BP_ILL_DEAD])
+    size_t to = d->found[BP_ILL_DEAD] ? 1 : d->n; /* no signal gets past dead units: how was it before they died? */
+    if (depth < DEPTH_MIN || d->found[BP_ILL_SYMMETRY])
         return false;
-    double below = bp_diagnosis_median(d, first, BP_FIGURE_DELTA_NORM, 0, d->n);
-    double above = bp_diagnosis_median(d, last, BP_FIGURE_DELTA_NORM, 0, d->n);
-    if (!(below < VANISHING_RATIO * above))
+    double below = bp_diagnosis_median(d, first, BP_FIGURE_DELTA_NORM, 0, to);
+    double above = bp_diagnosis_median(d, last, BP_FIGURE_DELTA_NORM, 0, to);
+    if (!(below > 0) || !(below < VANISHING_RATIO * above))
         return false;
     add_layer(d, first);
     set(d, "delta_first", below);
@@ -193,7 +206,7 @@ static double rate_of(const struct bp_diagnosis *d)
 
 /* The loss of the probe from sample to sample: what it began with, its least, its end, and how far it went up and down. */
 struct path {
-    double start, least, end, rises, falls;
+    double start, least, most, end, rises, falls;
 };
 
 static struct path loss_path(const struct bp_diagnosis *d)
@@ -206,6 +219,7 @@ static struct path loss_path(const struct bp_diagnosis *d)
             continue;
         p.start = isnan(p.start) ? loss : p.start;
         p.least = loss < p.least ? loss : p.least;
+        p.most = loss > p.most ? loss : p.most;
         if (loss > before)
             p.rises += loss - before;
         else if (loss < before)
@@ -235,13 +249,10 @@ static bool find_divergence(struct bp_diagnosis *d)
 static bool find_rate_high(struct bp_diagnosis *d)
 {
     struct path p = loss_path(d);
-    double ratio = bp_diagnosis_median(d, 0, BP_FIGURE_UPDATE_RATIO, d->n > 1, d->n), early = 0;
-    for (size_t s = 0; s < d->n && s < 4; s++) {
-        double r = bp_diagnosis_at(d, s, 0, BP_FIGURE_UPDATE_RATIO);
-        early = r > early ? r : early;
-    }
+    double ratio = bp_diagnosis_median(d, 0, BP_FIGURE_UPDATE_RATIO, d->n > 1, d->n), early = early_ratio(d);
     bool worse = p.end >= (1 - IMPROVED) * p.start;
-    bool unsteady = p.rises >= 0.5 * p.falls && p.end >= 2 * p.least && p.end - p.least >= 0.05 * p.start;
+    bool jumped = early >= RATIO_WILD && p.most >= 2 * p.start;
+    bool unsteady = jumped || (p.rises >= 0.5 * p.falls && p.end >= 2 * p.least && p.end - p.least >= 0.05 * p.start);
     bool large = ratio >= RATIO_HIGH || early >= RATIO_WILD;
     bool stuck = d->found[BP_ILL_SYMMETRY] || (d->found[BP_ILL_EXPLODING] && !(early >= RATIO_WILD));
     if (stuck || !large || !(worse || unsteady || d->facts->diverged))
@@ -255,12 +266,12 @@ static bool find_rate_high(struct bp_diagnosis *d)
     snprintf(
         d->detail, sizeof d->detail,
         "a step changes the weights by up to %.2g of their size (about 0.001 is usual), and the loss %s: %.3g at "
-        "the start, %.3g at best, %.3g at the end",
+        "the start, %.3g at most, %.3g at best, %.3g at the end",
         early > ratio ? early : ratio,
         d->facts->diverged ? "ran away"
         : worse            ? "is no better for it"
                            : "jumps up and down",
-        p.start, p.least, p.end);
+        p.start, p.most, p.least, p.end);
     return true;
 }
 
