@@ -2,8 +2,8 @@
  * kernels_*.c.
  *
  * The positions of a panel that lie in one row of an image are a run: their values are adjacent. A row of a panel is
- * stored run by run, whole vectors each: what a store writes too much is overwritten by the next one, so there is
- * one load and one store a run and no mask. Hence the slack that kernels.h asks for. Only moves: no arithmetic.
+ * put together from its runs, each loaded up to the last lane: what a load takes too much the next one replaces.
+ * Only moves: no arithmetic.
  */
 
 /* The positions of a panel that lie in one row. */
@@ -60,15 +60,16 @@ static void pack_patches(const struct bp_patches *p, int q0, int nq, int j, int 
         for (int q = 0; q < nq; q++, dst += LANES, next_tap(p, &tap))
             v16_store(dst, v16_load(tap.at + runs[0].start));
     } else if (p->across == 1 && n == 2) {
-        for (int q = 0; q < nq; q++, dst += LANES, next_tap(p, &tap)) {
-            v16 a = v16_load(tap.at + runs[0].start), b = v16_load(tap.at + runs[1].start);
-            v16_store(dst, a);
-            v16_store(dst + runs[1].lane, b);
-        }
-    } else if (p->across == 1) {
+        ptrdiff_t second = runs[1].start - runs[1].lane;
         for (int q = 0; q < nq; q++, dst += LANES, next_tap(p, &tap))
-            for (int r = 0; r < n; r++)
-                v16_store(dst + runs[r].lane, v16_load(tap.at + runs[r].start));
+            v16_store(dst, v16_load_from(v16_load(tap.at + runs[0].start), tap.at + second, runs[1].lane));
+    } else if (p->across == 1) {
+        for (int q = 0; q < nq; q++, dst += LANES, next_tap(p, &tap)) {
+            v16 v = v16_load(tap.at + runs[0].start);
+            for (int r = 1; r < n; r++)
+                v = v16_load_from(v, tap.at + runs[r].start - runs[r].lane, runs[r].lane);
+            v16_store(dst, v);
+        }
     } else {
         ptrdiff_t start[LANES];
         for (int r = 0; r < n; r++)
@@ -88,7 +89,7 @@ static void kernel_patches(const struct bp_patches *p, int q0, int nq, int j0, i
 
 static void kernel_patches_transposed(const struct bp_patches *p, int q0, int nq, int j0, int nj, bp_real *dst)
 {
-    bp_real rows[BP_PATCH_ROWS * LANES + LANES];
+    bp_real rows[BP_PATCH_ROWS * LANES];
     for (int j = 0; j < nj; j += LANES) {
         int lanes = v16_count((size_t)j, (size_t)nj);
         pack_patches(p, q0, nq, j0 + j, lanes, rows);

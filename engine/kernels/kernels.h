@@ -251,7 +251,7 @@ struct bp_kernels {
 
     /* Rows q0 .. q0 + nq, columns j0 .. j0 + nj of the matrix of patches, packed as B (k = nq, n = nj); and its
      * transpose packed as B (k = nj, n = nq), nq at most BP_PATCH_ROWS. The columns past the end of the last panel
-     * hold anything. dst has BP_PANEL elements more than bp_panels_size says. */
+     * hold anything. */
     void (*patches)(const struct bp_patches *p, int q0, int nq, int j0, int nj, bp_real *dst);
     void (*patches_transposed)(const struct bp_patches *p, int q0, int nq, int j0, int nj, bp_real *dst);
     void (*copy_rows)(int rows, int n, const bp_real *src, size_t src_row, bp_real *dst, size_t dst_row);

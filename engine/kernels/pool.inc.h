@@ -114,6 +114,17 @@ V16_INLINE void take_larger(v16 x, bp_real tap, v16 *best, v16 *index)
     *index = v16_select(number, at, *index);
 }
 
+/* The first tap of each of 16 positions that is inside: the one that stays where all values are -inf. */
+V16_INLINE v16 first_taps(const struct bp_window *w, bool inside, int ky, int ox)
+{
+    bp_real lane[LANES];
+    if (inside)
+        return v16_set((bp_real)(ky * w->kw));
+    for (int l = 0; l < LANES; l++)
+        lane[l] = (bp_real)(ky * w->kw + first_inside(ox + l, w->sw, w->left));
+    return v16_load(lane);
+}
+
 V16_INLINE void max_row(const struct bp_window *w, bool inside, const int step, int oy, const bp_real *x, bp_real *y,
                         bp_real *index)
 {
@@ -121,10 +132,7 @@ V16_INLINE void max_row(const struct bp_window *w, bool inside, const int step, 
     for (int ox = 0; ox < w->ow; ox += LANES) {
         int n = v16_count((size_t)ox, (size_t)w->ow);
         struct window_rows rows = rows_at(w, oy, ox);
-        bp_real first[LANES]; /* of each position's taps: the one that stays where all are -inf */
-        for (int l = 0; l < LANES; l++)
-            first[l] = (bp_real)(rows.first * w->kw + (inside ? 0 : first_inside(ox + l, w->sw, w->left)));
-        v16 best = lowest, at = v16_load(first);
+        v16 best = lowest, at = first_taps(w, inside, rows.first, ox);
         for (int ky = rows.first; ky < rows.end; ky++)
             for (int kx = 0; kx < w->kw; kx++)
                 take_larger(tap_values(w, inside, x + rows.start + (ptrdiff_t)ky * w->iw, step, ox, n, kx, lowest),

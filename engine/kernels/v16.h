@@ -48,6 +48,11 @@ V16_INLINE v16 v16_load_some(const float *p, int n)
     return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 }
 
+V16_INLINE v16 v16_load_from(v16 a, const float *p, int first) /* a, lanes from `first` on taken from p[lane] */
+{
+    return _mm512_mask_loadu_ps(a, (__mmask16)(0xffffu << first), p);
+}
+
 V16_INLINE void v16_store_some(float *p, v16 a, int n)
 {
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a);
@@ -260,6 +265,16 @@ V16_INLINE v16 v16_load_some(const float *p, int n)
     if (n > 8)
         a.high = _mm256_maskload_ps(p + 8, m.high);
     return a;
+}
+
+V16_INLINE v16 v16_load_from(v16 a, const float *p, int first) /* a, lanes from `first` on taken from p[lane] */
+{
+    v16i m = v16_mask_words(first);
+    __m256i all = _mm256_set1_epi32(-1);
+    __m256 low = _mm256_maskload_ps(p, _mm256_xor_si256(m.low, all));
+    __m256 high = _mm256_maskload_ps(p + 8, _mm256_xor_si256(m.high, all));
+    return (v16){_mm256_blendv_ps(low, a.low, _mm256_castsi256_ps(m.low)),
+                 _mm256_blendv_ps(high, a.high, _mm256_castsi256_ps(m.high))};
 }
 
 V16_INLINE void v16_store_some(float *p, v16 a, int n)
@@ -497,6 +512,11 @@ V16_INLINE void v16_store(bp_real *p, v16 a)
 V16_INLINE v16 v16_load_some(const bp_real *p, int n)
 {
     V16_EACH(v16, i < n ? p[i] : 0);
+}
+
+V16_INLINE v16 v16_load_from(v16 a, const bp_real *p, int first) /* a, lanes from `first` on taken from p[lane] */
+{
+    V16_EACH(v16, i < first ? a.lane[i] : p[i]);
 }
 
 V16_INLINE void v16_store_some(bp_real *p, v16 a, int n)

@@ -446,7 +446,7 @@ static struct backward_sizes backward_sizes(const struct geometry *g)
         for (int x = 0; x < g->sw && x < g->iw; x++) {
             v = reach_down(g, y), h = reach_across(g, x);
             int k = g->out * v.taps * h.taps, tile = k > 0 ? tile_positions(k, v.positions * h.positions) : 0;
-            size_t panels = bp_panels_size(k, tile) + BP_PANEL, c = (size_t)g->in * (size_t)tile;
+            size_t panels = bp_panels_size(k, tile), c = (size_t)g->in * (size_t)tile;
             s.panels = panels > s.panels ? panels : s.panels;
             s.tile = c > s.tile ? c : s.tile;
         }
@@ -525,9 +525,8 @@ static size_t scratch(const struct bp_graph *graph, const struct bp_node *node, 
         return s.planes + s.turned + s.panels + s.tile;
     }
     if (phase == BP_PHASE_FORWARD)
-        return plane_elements((size_t)g.in, g.ph, g.pw) + bp_panels_size(k, tile_positions(k, g.positions)) +
-               BP_PANEL;
-    return plane_elements((size_t)tile_channels(&g), g.ph, g.pw) + (size_t)run_positions(&g) * TILE + BP_PANEL;
+        return plane_elements((size_t)g.in, g.ph, g.pw) + bp_panels_size(k, tile_positions(k, g.positions));
+    return plane_elements((size_t)tile_channels(&g), g.ph, g.pw) + (size_t)run_positions(&g) * TILE;
 }
 
 /* Columns q0 .. q0 + nq of a group's dw, from one sample, of whose image the channels from q0's on are in the planes. */
