@@ -311,7 +311,7 @@ static bool find_overfitting(struct bp_diagnosis *d)
 {
     const struct bp_curve *train = &d->facts->loss, *valid = &d->facts->val_loss;
     size_t best = 0;
-    if (valid->n < OVERFIT_EPOCHS || train->n != valid->n)
+    if (d->found[BP_ILL_RATE_HIGH] || valid->n < OVERFIT_EPOCHS || train->n != valid->n)
         return false;
     for (size_t i = 1; i < valid->n; i++)
         best = valid->value[i] < valid->value[best] ? i : best;

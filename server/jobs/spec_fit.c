@@ -115,6 +115,7 @@ void spec_fit(struct spec_work *w)
         check_validation(w, &split);
         settle_batch(w, &plan, &split);
         check_memory(w, &plan, split.count[BP_TRAIN]);
+        spec_advise(w, plan.transform, &split);
         bp_split_done(&split);
     }
     bp_plan_done(&plan);

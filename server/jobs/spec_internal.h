@@ -11,6 +11,7 @@
  *   spec_layers.c  the list of layers made whole: output layer, names, folded softmax, symmetry
  *   spec_wiring.c  which layer reads which
  *   spec_fit.c     what needs the numbers: shapes, split, batch size, memory
+ *   spec_advice.c  warnings about what is allowed and is rarely meant
  *
  * Faults are added with the pointer of the long form; spec_fault translates it into what the user wrote.
  */
@@ -101,6 +102,8 @@ int spec_input_of(const json_t *layers, size_t i);
 void spec_check_inputs(struct spec_work *w); /* what the layers' "inputs" name; all layers have names */
 void spec_check_symmetry(struct spec_work *w);
 void spec_fit(struct spec_work *w);
+/* Warnings about what is allowed and is rarely meant (spec_advice.c). */
+void spec_advise(struct spec_work *w, const struct bp_transform *transform, const struct bp_split *split);
 
 /* The name of a typed value, a string or an object's tag; never NULL ("" where there is none). */
 const char *spec_kind(const json_t *value, const char *tag);
