@@ -141,7 +141,8 @@ static void settle_output(struct spec_work *w, enum bp_loss loss, int outputs)
     const char *end = spec_activation(json_array_get(layers, last));
     bool shown = folds(loss, end), logits = strcmp(end, "linear") == 0 && at == (int)last;
 
-    if (at >= 0 && !is_auto(dense) && units != outputs && (shown || logits)) {
+    if (at >= 0 && !is_auto(dense) && units != outputs && (shown || logits) &&
+        !w->autoencoder) { /* its code may be linear */
         layer_pointer((size_t)at, "units", pointer, sizeof pointer);
         spec_fault(w, pointer, "incompatible", "auto", NULL,
                    "this %s layer ends the network with %lld unit%s, but it takes %s: write \"units\": \"auto\", or "

@@ -21,9 +21,12 @@ static const struct {
     {"columns", "dataset"},          {"scale", "dataset"},
     {"validation_split", "dataset"}, {"test_split", "dataset"},
     {"stratify", "dataset"},         {"layers", "model"},
+    {"class_weights", "dataset"},    {"sample_weight", "dataset"},
+    {"target_scale", "dataset"},     {"heads", "model"},
     {"epochs", "training"},          {"batch_size", "training"},
     {"shuffle", "training"},         {"early_stopping", "training"},
     {"clip_grad_norm", "training"},  {"lr", "optimizer"},
+    {"clip_grad_value", "training"},
 };
 
 static const struct bp_field *top_field(const char *name)
@@ -39,8 +42,7 @@ static const char *written_key(const json_t *doc, const char *name)
     json_t *value;
     if (json_object_get(doc, name))
         return name;
-    json_object_foreach((json_t *)doc, key, value)
-    {
+    json_object_foreach((json_t *)doc, key, value) {
         const struct bp_field *f = top_field(key);
         if (f && strcmp(f->name, name) == 0)
             return key;
@@ -89,8 +91,7 @@ static bool has_member(const json_t *object, const struct bp_field *f)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)object, key, value)
-    {
+    json_object_foreach((json_t *)object, key, value) {
         if (bp_field_match(key, f->name, f->aliases) != BP_MATCH_NONE)
             return true;
     }
@@ -134,8 +135,7 @@ static const char *find_movable(const json_t *doc, const struct bp_field *f)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)doc, key, value)
-    {
+    json_object_foreach((json_t *)doc, key, value) {
         if (!top_field(key) && bp_field_match(key, f->name, f->aliases) != BP_MATCH_NONE)
             return key;
     }
@@ -164,8 +164,7 @@ static json_t *activation_layer(struct spec_work *w, const json_t *layer, const 
     json_t *value;
     spec_set(w, out, "type", json_string("activation"));
     spec_set(w, inner, "type", json_string(function));
-    json_object_foreach((json_t *)layer, key, value)
-    {
+    json_object_foreach((json_t *)layer, key, value) {
         enum bp_match match;
         if (strcmp(key, "type") == 0 || bp_field_match(key, "activation", "function") != BP_MATCH_NONE)
             continue;
@@ -229,8 +228,7 @@ static json_t *expand_object(struct spec_work *w, const json_t *layer, const cha
     json_t *value;
     if (!function)
         return NULL;
-    json_object_foreach((json_t *)layer, key, value)
-    {
+    json_object_foreach((json_t *)layer, key, value) {
         bool beside = strcmp(key, "type") != 0 && strcmp(key, "activation") != 0;
         if (beside && !bp_object_find(&bp_layers.common, key, &match))
             return activation_layer(w, layer, function, pointer, "activation");
@@ -268,6 +266,9 @@ json_t *spec_expand(struct spec_work *w, const json_t *input)
     }
     if (json_is_string(json_object_get(doc, optimizer)))
         wrap(w, doc, optimizer, "type");
+    const char *start = written_key(doc, "init_from");
+    if (json_is_string(json_object_get(doc, start)))
+        wrap(w, doc, start, "job");
     const char *model = written_key(doc, "model");
     if (json_is_array(json_object_get(doc, model)))
         wrap(w, doc, model, "layers");

@@ -3,6 +3,7 @@
  * Everything that the run needs is derived again from what is stored (the resolved spec, the table, the transform, the
  * newest checkpoint), so a job that was interrupted goes on exactly where it was.
  */
+#include "jobs/init_from.h"
 #include "jobs/run.h"
 
 #include "config.h"
@@ -239,11 +240,14 @@ static bp_status restore_one(struct bp_job_run *run, struct bp_checkpoint_row *r
     return status;
 }
 
-/* Puts the trainer into the state of the newest sound checkpoint; without any it stays at step 0. */
+/* Puts the trainer into the state of the newest sound checkpoint; without any it is at step 0, with the first weights
+ * of another job where the spec says so. */
 static bp_status restore(struct bp_job_run *run, struct bp_error *err)
 {
     struct found found = {.job = run->id};
     bp_status status = bp_store_read(run->app->store, read_checkpoints, &found, err);
+    if (!status && found.n == 0)
+        return bp_start_apply(run->app->store, run->id, run->trainer, err);
     for (int i = 0; !status && i < found.n; i++) {
         status = restore_one(run, &found.rows[i], err);
         if (status != BP_CORRUPT)
@@ -286,10 +290,14 @@ static bp_status prepare(struct bp_job_run *run, const struct bp_job_row *row, s
         status = bp_transform_source(run->transform, run->table, &run->source, err);
     if (status)
         return status;
+    const json_t *checkpoint = json_object_get(json_object_get(run->resolved, "training"), "checkpoint");
+    run->keep = (int)json_integer_value(json_object_get(checkpoint, "keep"));
     run->plan.config.threads = run->jobs->budget; /* capacity of the team; the share decides who takes part */
     const struct bp_monitor *m = &run->plan.config.monitor;
-    snprintf(run->monitor, sizeof run->monitor, "%s%s",
-             m->validation && run->split.count[BP_VALIDATION] ? "val_" : "", bp_metric_name(m->metric));
+    const char *label = m->head > 0 ? run->plan.graph->heads[m->head - 1].label : "";
+    snprintf(run->monitor, sizeof run->monitor, "%s%s%s%s",
+             m->validation && run->split.count[BP_VALIDATION] ? "val_" : "", bp_metric_name(m->metric),
+             label[0] ? "_" : "", label);
     status = bp_trainer_new(&run->plan.config, run->plan.graph, &run->source, &run->split, &run->trainer, err);
     if (!status)
         status =
@@ -363,7 +371,10 @@ struct outcome {
 static const char *const stop_reasons[] = {[BP_STOP_NONE] = NULL,
                                            [BP_STOP_MAX_EPOCHS] = "max_epochs",
                                            [BP_STOP_EARLY] = "early_stopping",
-                                           [BP_STOP_USER] = "user"};
+                                           [BP_STOP_USER] = "user",
+                                           [BP_STOP_TIME] = "time_budget",
+                                           [BP_STOP_TARGET] = "target_reached",
+                                           [BP_STOP_CONVERGED] = "converged"};
 
 /* error.code of a job, for what went wrong in the engine or the store. */
 static const char *failure_code(bp_status status)
