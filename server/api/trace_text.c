@@ -151,7 +151,7 @@ void bp_trace_text(struct bp_text *text, const struct bp_worked *w, const struct
     losses(text, w, trace);
     backward(text, w, trace);
     update(text, w, trace, options);
-    bp_text_add(text, "\nAND THEN: L = %.9g, after %.9g\n", trace->loss_after, trace->loss);
+    bp_text_add(text, "\nAND THEN: L = %.9g (it was %.9g)\n", trace->loss_after, trace->loss);
     for (int h = 0; h < w->graph->nheads; h++)
         predictions(text, w, &w->graph->heads[h], "output", trace->output_after[h]);
 }
