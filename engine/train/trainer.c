@@ -299,6 +299,19 @@ void bp_trainer_free(struct bp_trainer *t)
     bp_free(t);
 }
 
+bp_status bp_trainer_put(struct bp_trainer *t, bool statistics, size_t at, const float *values, size_t n,
+                         struct bp_error *err)
+{
+    size_t have = statistics ? t->model->nstats : t->model->nparams;
+
+    if (at > have || n > have - at) {
+        return bp_fail(err, BP_INVALID, "%zu values from %zu on do not fit %zu", n, at, have);
+    }
+    memcpy((statistics ? t->model->stats : t->model->params) + at, values, n * sizeof *values);
+    bp_model_pack(t->model, NULL);
+    return BP_OK;
+}
+
 bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct bp_graph *graph, uint64_t train_rows,
                               size_t *ret)
 {

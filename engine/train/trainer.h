@@ -127,6 +127,11 @@ bp_status bp_trainer_new(const struct bp_train_config *config, const struct bp_g
                          struct bp_error *err);
 void bp_trainer_free(struct bp_trainer *trainer);
 
+/* Overwrites n first parameters (or running statistics) from element `at` on: for weights that come from elsewhere.
+ * Before the first run only. BP_INVALID when there are fewer. */
+bp_status bp_trainer_put(struct bp_trainer *trainer, bool statistics, size_t at, const float *values, size_t n,
+                         struct bp_error *err);
+
 /* Bytes that training takes, with validation rows: model, executions, best copy, a staged checkpoint, batches. Table
  * pages are not counted. BP_LIMIT on overflow, BP_INVALID for a configuration that cannot train. */
 bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct bp_graph *graph, uint64_t train_rows,

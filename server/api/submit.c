@@ -5,6 +5,7 @@
 #include "api/common.h"
 #include "config.h"
 #include "data/import.h"
+#include "jobs/init_from.h"
 #include "jobs/spec.h"
 #include "json_text.h"
 
@@ -27,8 +28,9 @@ struct submission {
 
     struct bp_app *app;
     struct bp_dataset_row
-        import;         /* the dataset that came with the spec: stored together with the job, or not at all */
-    bool existed, same; /* its name had a dataset; the same one */
+        import;                 /* the dataset that came with the spec: stored together with the job, or not at all */
+    bool existed, same;         /* its name had a dataset; the same one */
+    struct bp_start_plan start; /* first weights from another job, if any */
 };
 
 static bp_status submit_work(struct bp_db *db, void *arg, struct bp_error *err)
@@ -52,6 +54,8 @@ static bp_status submit_work(struct bp_db *db, void *arg, struct bp_error *err)
         status = bp_db_dataset_put(db, &s->import, &s->existed, &s->same, err);
     if (!status)
         status = bp_db_job_insert(db, &s->row, err);
+    if (!status && s->start.copies)
+        status = bp_db_start_add(db, s->row.id, s->start.choice.checkpoint.id, s->start.copies, err);
     if (!status)
         status = bp_db_event_add(db, s->row.id, "queued", "{}", NULL, err);
     if (!status && s->key)
@@ -160,6 +164,9 @@ static bool build(struct submission *s, const struct bp_spec *spec, struct bp_re
     bp_status status = open_dataset(s, name, &table, &err);
     if (!status)
         status = bp_plan_build(spec->resolved, table, NULL, &problems, &plan, &err);
+    if (!status)
+        status =
+            bp_start_plan_make(s->app->store, spec->resolved, plan.graph, spec->warnings, &problems, &s->start, &err);
     if (!status && ret_estimate)
         status = bp_plan_split(&plan, plan.transform, table, &split, &err);
     if (!status) {
@@ -283,6 +290,7 @@ static void submit(struct bp_request *request, struct bp_reply *reply, json_t *i
         return;
     struct bp_dataset_row dataset = {0};
     bool imported = s->import.table[0] != 0;
+    memcpy(s->row.parent, s->start.choice.row.id, sizeof s->row.parent);
     const char *name = json_string_value(json_object_get(json_object_get(spec->resolved, "dataset"), "name"));
     if (imported || bp_api_dataset_row(s->app, name, reply, &dataset)) {
         struct bp_error err = {0};
@@ -367,6 +375,7 @@ void bp_api_job_submit(struct bp_request *request, struct bp_reply *reply, void 
         submit(request, reply, input, &spec, &s, (double)wait);
 out:
     bp_spec_done(&spec);
+    bp_start_plan_done(&s.start);
     bp_api_import_done(app, &s.import);
     bp_job_row_done(&s.row);
     json_decref(input);

@@ -358,29 +358,35 @@ static const struct bp_field sgd[] = {
     BOOL("nesterov", 0, "false", NULL, "looks ahead along the velocity; needs momentum above 0, dampening 0"),
     DECAY("0.0", ADDED)};
 static const struct bp_field adam[] = {LR("0.001"), BETAS("[0.9, 0.999]"), EPS("1e-8"), DECAY("0.0", ADDED),
-                                       BOOL("amsgrad", BP_LATER, "false", NULL, "keeps the largest second moment")};
+                                       BOOL("amsgrad", 0, "false", NULL, "keeps the largest second moment")};
 static const struct bp_field adamw[] = {LR("0.001"), BETAS("[0.9, 0.999]"), EPS("1e-8"), DECAY("0.01", DECOUPLED),
-                                        BOOL("amsgrad", BP_LATER, "false", NULL, "keeps the largest second moment")};
+                                        BOOL("amsgrad", 0, "false", NULL, "keeps the largest second moment")};
 static const struct bp_field rmsprop[] = {LR("0.01"), REAL("alpha", 0, 1, BP_OPEN_MAX, "0.99", "rho", "decay"),
-                                          EPS("1e-8"), MOMENTUM, DECAY("0.0", ADDED)};
+                                          EPS("1e-8"), MOMENTUM, DECAY("0.0", ADDED),
+                                          BOOL("centered", 0, "false", NULL, "divides by the deviation instead")};
 static const struct bp_field adagrad[] = {
     LR("0.01"), REAL("initial_accumulator", 0, 1e6, 0, "0.0", NULL, "first value of the sums"), EPS("1e-10"),
     DECAY("0.0", ADDED)};
 static const struct bp_field adadelta[] = {LR("1.0"), REAL("rho", 0, 1, BP_OPEN_MAX, "0.9", NULL, "decay"),
                                            EPS("1e-6"), DECAY("0.0", ADDED)};
-static const struct bp_field nadam[] = {LR("0.002"), BETAS("[0.9, 0.999]"), EPS("1e-8"), DECAY("0.0", ADDED)};
+static const struct bp_field nadam[] = {
+    LR("0.002"), BETAS("[0.9, 0.999]"), EPS("1e-8"), DECAY("0.0", ADDED),
+    REAL("momentum_decay", 0, 1, 0, "0.004", NULL, "how fast the momentum rises to the first beta")};
+static const struct bp_field adamax[] = {LR("0.002"), BETAS("[0.9, 0.999]"), EPS("1e-8"), DECAY("0.0", ADDED)};
+static const struct bp_field lamb[] = {LR("0.001"), BETAS("[0.9, 0.999]"), EPS("1e-6"),
+                                       DECAY("0.0", "weight decay, part of a layer's direction")};
 static const struct bp_field lion[] = {LR("0.0001"), BETAS("[0.9, 0.99]"), DECAY("0.0", DECOUPLED)};
 static const struct bp_kind optimizers[] = {
     {"sgd", "gradient_descent", 0, FIELDS(sgd), NULL, "v = mu v + g; p -= lr v"},
-    {"rmsprop", NULL, BP_LATER, FIELDS(rmsprop), NULL, "divides by a running root mean square"},
-    {"adagrad", NULL, BP_LATER, FIELDS(adagrad), NULL, "divides by the root of all squares so far"},
-    {"adadelta", NULL, BP_LATER, FIELDS(adadelta), NULL, "rates from running averages of the updates"},
+    {"rmsprop", NULL, 0, FIELDS(rmsprop), NULL, "divides by a running root mean square"},
+    {"adagrad", NULL, 0, FIELDS(adagrad), NULL, "divides by the root of all squares so far"},
+    {"adadelta", NULL, 0, FIELDS(adadelta), NULL, "rates from running averages of the updates"},
     {"adam", NULL, 0, FIELDS(adam), NULL, "running first and second moments, bias corrected"},
     {"adamw", NULL, 0, FIELDS(adamw), NULL, "adam with decoupled weight decay"},
-    {"nadam", NULL, BP_LATER, FIELDS(nadam), NULL, "adam with Nesterov momentum"},
-    {"adamax", NULL, BP_LATER, FIELDS(nadam), NULL, "adam with the largest gradient"},
-    {"lamb", NULL, BP_LATER, FIELDS(nadam), NULL, "adam scaled layer by layer"},
-    {"lion", NULL, BP_LATER, FIELDS(lion), NULL, "the sign of an interpolated momentum"},
+    {"nadam", NULL, 0, FIELDS(nadam), NULL, "adam with Nesterov momentum"},
+    {"adamax", NULL, 0, FIELDS(adamax), NULL, "adam with the largest gradient"},
+    {"lamb", NULL, 0, FIELDS(lamb), NULL, "adam scaled layer by layer"},
+    {"lion", NULL, 0, FIELDS(lion), NULL, "the sign of an interpolated momentum"},
 };
 const struct bp_family bp_optimizers = {.what = "optimizer",
                                         .plural = "optimizers",
@@ -391,7 +397,8 @@ const struct bp_family bp_optimizers = {.what = "optimizer",
 
 /* --- schedules --------------------------------------------------------------------------------------------------- */
 static const struct bp_field warmup[] = {
-    REAL("warmup_epochs", 0, BP_EPOCHS_MAX, BP_LATER, "0.0", "warmup", "epochs of linear rise from 0")};
+    REAL("warmup_epochs", 0, BP_EPOCHS_MAX, 0, "0.0", "warmup",
+         "epochs in which a factor on the rate rises linearly to 1, step by step")};
 static const struct bp_field milestone = INT("milestone", 1, BP_EPOCHS_MAX, 0, NULL, NULL, "an epoch");
 #define GAMMA REAL("gamma", 0, 1, BP_OPEN_MIN, "0.1", "factor", "factor of each drop")
 #define ETA_MIN REAL("eta_min", 0, 1e4, 0, "0.0", "min_lr", "the last rate")
@@ -401,31 +408,34 @@ static const struct bp_field multistep[] = {{.name = "milestones",
                                              .value = BP_VALUE_LIST,
                                              .flags = BP_REQUIRED,
                                              .min = 1,
-                                             .max = 1000,
+                                             .max = 64, /* what the engine keeps */
                                              .item = &milestone,
-                                             .help = "epochs at which the rate drops, ascending"},
+                                             .help = "epochs after which the rate drops"},
                                             GAMMA};
 static const struct bp_field exponential[] = {
     REAL("gamma", 0, 1, BP_REQUIRED | BP_OPEN_MIN, NULL, NULL, "factor an epoch")};
 static const struct bp_field polynomial[] = {REAL("power", 0, 100, BP_OPEN_MIN, "1.0", NULL, "power"), ETA_MIN};
 static const struct bp_field cosine[] = {ETA_MIN};
 static const struct bp_field restarts[] = {INT("period", 1, BP_EPOCHS_MAX, BP_REQUIRED, NULL, "t_0", "first period"),
-                                           REAL("factor", 1, 100, 0, "1.0", "t_mult", "growth of the period"),
+                                           INT("factor", 1, 100, 0, "1", "t_mult", "growth of the period"),
                                            ETA_MIN};
-static const struct bp_field one_cycle[] = {REAL("max_lr", 0, 1e4, BP_OPEN_MIN, NULL, NULL, "the highest rate"),
+static const struct bp_field one_cycle[] = {REAL("max_lr", 0, 1e4, BP_OPEN_MIN | BP_NULLABLE, "null", NULL, "the highest rate; null: the optimizer's lr"),
                                             REAL("pct_start", 0, 1, 0, "0.3", NULL, "share spent rising")};
 static const struct bp_field plateau[] = {REAL("factor", 0, 1, BP_OPEN_MIN | BP_OPEN_MAX, "0.1", "gamma", "factor"),
-                                          INT("patience", 0, BP_EPOCHS_MAX, 0, "10", NULL, "epochs to wait")};
+                                          INT("patience", 0, BP_EPOCHS_MAX, 0, "10", NULL, "epochs to wait"),
+                                          REAL("threshold", 0, 1, 0, "0.0001", NULL, "share of the best that counts"),
+                                          INT("cooldown", 0, BP_EPOCHS_MAX, 0, "0", NULL, "epochs of rest after a drop"),
+                                          REAL("min_lr", 0, 1e4, 0, "0.0", NULL, "the lowest rate")};
 static const struct bp_kind schedules[] = {
     {"constant", "none", 0, NONE, NULL, "the same rate throughout"},
-    {"step", "step_lr", BP_LATER, FIELDS(step), NULL, "a drop every so many epochs"},
-    {"multistep", "multi_step_lr", BP_LATER, FIELDS(multistep), NULL, "drops at given epochs"},
-    {"exponential", "exponential_lr exponential_decay", BP_LATER, FIELDS(exponential), NULL, "a factor an epoch"},
-    {"polynomial", "polynomial_lr polynomial_decay", BP_LATER, FIELDS(polynomial), NULL, "a power of what is left"},
-    {"cosine", "cosine_annealing_lr cosine_decay", BP_LATER, FIELDS(cosine), NULL, "half a cosine"},
-    {"cosine_restarts", "cosine_annealing_warm_restarts", BP_LATER, FIELDS(restarts), NULL, "cosines, one by one"},
-    {"one_cycle", "one_cycle_lr", BP_LATER, FIELDS(one_cycle), NULL, "up, then down"},
-    {"plateau", "reduce_lr_on_plateau", BP_LATER, FIELDS(plateau), NULL, "a drop when nothing improves"},
+    {"step", "step_lr", 0, FIELDS(step), NULL, "a drop every so many epochs"},
+    {"multistep", "multi_step_lr", 0, FIELDS(multistep), NULL, "drops at given epochs"},
+    {"exponential", "exponential_lr exponential_decay", 0, FIELDS(exponential), NULL, "a factor an epoch"},
+    {"polynomial", "polynomial_lr polynomial_decay", 0, FIELDS(polynomial), NULL, "a power of what is left"},
+    {"cosine", "cosine_annealing_lr cosine_decay", 0, FIELDS(cosine), NULL, "half a cosine"},
+    {"cosine_restarts", "cosine_annealing_warm_restarts", 0, FIELDS(restarts), NULL, "cosines, one by one"},
+    {"one_cycle", "one_cycle_lr", 0, FIELDS(one_cycle), NULL, "up, then down"},
+    {"plateau", "reduce_lr_on_plateau", 0, FIELDS(plateau), NULL, "a drop when nothing improves"},
 };
 const struct bp_family bp_schedules = {.what = "learning rate schedule",
                                        .plural = "schedules",

@@ -315,7 +315,6 @@ static const struct bp_field checkpoint_fields[] = {
      .help = "and when so many seconds have passed; null: never"},
     {.name = "keep",
      .value = BP_VALUE_INT,
-     .flags = BP_LATER,
      .min = 1,
      .max = 1000,
      .initial = "2",
@@ -335,12 +334,22 @@ static const struct bp_field rollback_fields[] = {
 static const struct bp_kind actions[] = {
     {.name = "stop", .help = "the job fails with nonfinite_loss, its last good state is kept"},
     {.name = "rollback",
-     .flags = BP_LATER,
      .own = {rollback_fields, N(rollback_fields)},
      .help = "back to the start of an epoch, with a lower rate"},
 };
 static const struct bp_family action_family = {
     .what = "action", .tag = "action", .object = true, .kinds = actions, .n = N(actions)};
+static const struct bp_field goal_fields[] = {
+    {.name = "metric",
+     .value = BP_VALUE_STRING,
+     .flags = BP_REQUIRED,
+     .min = 1,
+     .max = 64,
+     .aliases = "monitor",
+     .help = "val_accuracy, loss, …"},
+    {.name = "value", .value = BP_VALUE_REAL, .flags = BP_REQUIRED, .min = -1e300, .max = 1e300, .help = "its value"},
+};
+static const struct bp_object goal_object = {goal_fields, N(goal_fields)};
 static const struct bp_field training_fields[] = {
     {.name = "epochs",
      .value = BP_VALUE_INT,
@@ -365,28 +374,43 @@ static const struct bp_field training_fields[] = {
      .initial = "null",
      .aliases = "clip_norm global_clipnorm max_grad_norm gradient_clip_val",
      .help = "the largest norm of all gradients together; null: no clipping"},
+    {.name = "clip_grad_value",
+     .value = BP_VALUE_REAL,
+     .flags = BP_NULLABLE | BP_OPEN_MIN,
+     .min = 0,
+     .max = 1e30,
+     .initial = "null",
+     .aliases = "clip_value clipvalue",
+     .help = "the largest element of a gradient, after clip_grad_norm; null: no clipping"},
     {.name = "accumulate",
      .value = BP_VALUE_INT,
-     .flags = BP_LATER,
      .min = 1,
      .max = 1e6,
      .initial = "1",
      .aliases = "accumulate_grad_batches gradient_accumulation_steps",
-     .help = "micro-batches of one step"},
+     .help = "batches whose gradients make one step: their mean over all rows"},
     {.name = "max_seconds",
      .value = BP_VALUE_REAL,
-     .flags = BP_NULLABLE | BP_LATER | BP_OPEN_MIN,
+     .flags = BP_NULLABLE | BP_OPEN_MIN,
      .min = 0,
      .max = 1e9,
-     .help = "time budget"},
+     .initial = "null",
+     .aliases = "time_limit timeout",
+     .help = "training ends at the step that passes so many seconds; null: no limit"},
     {.name = "tolerance",
      .value = BP_VALUE_REAL,
-     .flags = BP_LATER,
      .min = 0,
      .max = 1e300,
      .initial = "0.0",
-     .help = "stops when the loss changes by less"},
-    {.name = "target", .value = BP_VALUE_ANY, .flags = BP_NULLABLE | BP_LATER, .help = "stops at a metric's value"},
+     .aliases = "tol",
+     .help = "training ends when the loss (val_loss where that is monitored) changes by less from one epoch to the "
+             "next; 0: never"},
+    {.name = "target",
+     .value = BP_VALUE_OBJECT,
+     .flags = BP_NULLABLE,
+     .object = &goal_object,
+     .initial = "null",
+     .help = "training ends when a metric reaches a value"},
     {.name = "early_stopping",
      .value = BP_VALUE_OBJECT,
      .flags = BP_NULLABLE | BP_SWITCH,
@@ -438,6 +462,17 @@ static const struct bp_field metric_item = {
     .name = "metric", .value = BP_VALUE_TYPED, .family = &bp_metrics, .help = "a metric"};
 static const struct bp_field tag_item = {
     .name = "tag", .value = BP_VALUE_STRING, .max = 256, .text = bp_text_printable, .help = "a value"};
+
+static const struct bp_field start_fields[] = {
+    {.name = "job", .value = BP_VALUE_STRING, .flags = BP_REQUIRED, .min = 1, .max = 31, .help = "its id"},
+    {.name = "checkpoint",
+     .value = BP_VALUE_STRING,
+     .min = 1,
+     .max = 31,
+     .initial = "\"best\"",
+     .help = "best, latest, or the id of one"},
+};
+static const struct bp_object start_object = {start_fields, N(start_fields)};
 
 static const struct bp_field top_fields[] = {
     {.name = "name",
@@ -532,6 +567,12 @@ static const struct bp_field top_fields[] = {
      .initial = "{}",
      .aliases = "train fit",
      .help = "the loop"},
-    {.name = "init_from", .value = BP_VALUE_ANY, .flags = BP_NULLABLE | BP_LATER, .help = "first weights of a job"},
+    {.name = "init_from",
+     .value = BP_VALUE_OBJECT,
+     .flags = BP_NULLABLE,
+     .object = &start_object,
+     .also = "a job's id",
+     .initial = "null",
+     .help = "first weights from a job's checkpoint: of all tensors with the same name and shape"},
 };
 const struct bp_object bp_spec_fields = {top_fields, N(top_fields)};

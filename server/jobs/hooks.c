@@ -33,7 +33,7 @@ static void batch_free(struct bp_batch *b)
         return;
     free(b->points);
     free(b->layers);
-    free(b->epoch_event);
+    free(b->event);
     free(b);
 }
 
@@ -43,8 +43,8 @@ static bp_status batch_store(struct bp_db *db, void *arg, struct bp_error *err)
     bp_status status = bp_db_metric_add(db, b->run->id, b->points, b->npoints, err);
     if (!status && b->nlayers)
         status = bp_db_layer_add(db, b->run->id, b->layers, b->nlayers, err);
-    if (!status && b->epoch_event)
-        status = bp_db_event_add(db, b->run->id, "epoch", b->epoch_event, NULL, err);
+    if (!status && b->event)
+        status = bp_db_event_add(db, b->run->id, b->event_type ? b->event_type : "epoch", b->event, NULL, err);
     return status;
 }
 
@@ -263,9 +263,9 @@ static void epoch_event(struct bp_job_run *run, const struct bp_progress *progre
         snprintf(head, sizeof head, "{\"epoch\":%lld,\"epochs\":%lld,\"step\":%lld,\"seconds\":%.3f,\"metrics\":",
                  (long long)progress->epoch, (long long)progress->epochs, (long long)progress->step,
                  progress->seconds);
-        free(b->epoch_event);
-        if (asprintf(&b->epoch_event, "%s%s}", head, metrics) < 0)
-            b->epoch_event = NULL;
+        free(b->event);
+        if (asprintf(&b->event, "%s%s}", head, metrics) < 0)
+            b->event = NULL;
     }
     free(metrics);
     run->event_at = bp_run_clock();
@@ -282,13 +282,34 @@ static void hook_epoch(void *ctx, const struct bp_progress *progress, const stru
         epoch_event(run, progress);
 }
 
+static void hook_rollback(void *ctx, int64_t epoch, int64_t step, double factor, const struct bp_error *why)
+{
+    struct bp_job_run *run = ctx;
+    struct bp_batch *b = calloc(1, sizeof *b);
+    json_t *data = json_pack("{sI sI sf ss ss}", "epoch", (json_int_t)epoch, "step", (json_int_t)step, "lr_factor",
+                             factor, "where", why->where, "reason", why->message);
+    bp_log(BP_LOG_WARN, "a step failed; back to the start of the epoch", "job", run->id, "error", why->message, NULL);
+    bp_run_flush(run, false);
+    if (b && data) {
+        b->run = run;
+        b->event = bp_json_text(data);
+    }
+    json_decref(data);
+    if (!b || !b->event) {
+        batch_free(b);
+        return;
+    }
+    b->event_type = "rollback";
+    batch_post(run, b);
+}
+
 /* --- checkpoints ---------------------------------------------------------------------------------------------------- */
 /* What is written to the job's row together with a checkpoint. */
 struct durable {
     char job[BP_ID_SIZE];
     char *progress, *metrics;
     struct bp_best best;
-    char monitor[48];
+    char monitor[128];
     int64_t epoch, step;
     struct bp_job_run *run; /* takes the row's new version; outlives its saver */
 };
@@ -369,6 +390,7 @@ static bp_status hook_checkpoint(void *ctx, struct bp_trainer *trainer, bool mus
     d->step = progress.step;
     d->run = run;
     row.metrics = bp_run_metrics_json(run);
+    row.keep = run->keep;
     row.best = d->best.any && d->best.step == progress.step;
     bp_run_flush(run, false); /* points up to this step go into the store before the checkpoint */
     bp_saver_commit(run->saver, size, &row, durable_store, d, durable_free);
@@ -383,5 +405,6 @@ struct bp_train_hooks bp_run_hooks(struct bp_job_run *run)
                                    .metric = hook_metric,
                                    .layers = hook_layers,
                                    .epoch = hook_epoch,
+                                   .rollback = hook_rollback,
                                    .checkpoint = hook_checkpoint};
 }

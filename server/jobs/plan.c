@@ -62,27 +62,6 @@ static bp_status read_initializer(const json_t *value, struct bp_initializer *re
     return BP_OK;
 }
 
-static bp_status read_optimizer(const json_t *value, struct bp_optimizer *ret, struct bp_error *err)
-{
-    const char *name = spec_kind(value, "type");
-    const json_t *betas = json_object_get(value, "betas");
-    int i = 0;
-    while (i < BP_OPTIMIZER_COUNT && strcmp(bp_optimizer_name((enum bp_optimizer_kind)i), name) != 0)
-        i++;
-    if (i == BP_OPTIMIZER_COUNT)
-        return bp_fail(err, BP_INVALID, "there is no optimizer \"%.40s\"", name);
-    *ret = (struct bp_optimizer){.kind = (enum bp_optimizer_kind)i,
-                                 .lr = real(value, "lr"),
-                                 .momentum = real(value, "momentum"),
-                                 .dampening = real(value, "dampening"),
-                                 .nesterov = truth(value, "nesterov"),
-                                 .beta1 = json_number_value(json_array_get(betas, 0)),
-                                 .beta2 = json_number_value(json_array_get(betas, 1)),
-                                 .eps = real(value, "eps"),
-                                 .weight_decay = real(value, "weight_decay")};
-    return BP_OK;
-}
-
 /* --- the graph ---------------------------------------------------------------------------------------------------- */
 typedef bp_status read_layer(const json_t *layer, struct bp_node *node, struct bp_error *err);
 
@@ -417,9 +396,7 @@ static bp_status read_config(const json_t *resolved, struct bp_train_config *ret
     if (ret->log_every_steps < 1)
         ret->log_every_steps = 1; /* as yet unknown: it follows from the number of rows */
     bp_status status = spec_read_metrics(resolved, ret, err);
-    if (status)
-        return status;
-    return read_optimizer(json_object_get(resolved, "optimizer"), &ret->optimizer, err);
+    return status ? status : spec_read_training(resolved, ret, err);
 }
 
 bp_status bp_plan_build(const json_t *resolved, const struct bp_table *table, const struct bp_transform *stored,

@@ -74,6 +74,7 @@ json_t *bp_plan_estimate_json(const struct bp_plan *plan, uint64_t train_rows)
 {
     const struct bp_train_config *config = &plan->config;
     uint64_t batch = config->batch_size < 1 ? 1 : (uint64_t)config->batch_size;
+    batch *= config->accumulate < 1 ? 1 : (uint64_t)config->accumulate;
     double steps_per_epoch = (double)((train_rows + batch - 1) / batch);
     double flops = (double)bp_graph_flops(plan->graph, true), steps = steps_per_epoch * (double)config->epochs;
     double seconds = (double)train_rows * (double)config->epochs * flops / (ASSUMED_FLOPS * config->threads) +

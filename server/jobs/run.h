@@ -15,8 +15,9 @@ struct bp_batch {
     struct bp_job_run *run;
     size_t npoints, capacity;
     struct bp_metric_point *points;
-    char *epoch_event; /* data of an "epoch" event, or NULL */
-    size_t nlayers;    /* figures of layers: all samples one after the other */
+    char *event;            /* data of an event, or NULL */
+    const char *event_type; /* NULL is "epoch" */
+    size_t nlayers;         /* figures of layers: all samples one after the other */
     struct bp_layer_row *layers;
 };
 
@@ -34,7 +35,8 @@ struct bp_job_run {
     struct bp_source source;
     struct bp_trainer *trainer;
     struct bp_saver *saver;
-    char monitor[48]; /* name of the series that chooses the best weights */
+    char monitor[128]; /* name of the series that chooses the best weights */
+    int keep;         /* checkpoints that stay, besides the best */
 
     _Atomic int64_t version;     /* of the job's row after the last stored checkpoint */
     struct bp_batch *batch;      /* being filled; leader thread only */

@@ -139,6 +139,8 @@ int spec_head_outputs(enum bp_loss loss, const struct bp_transform_target *targe
 enum bp_loss spec_head_loss(enum bp_loss loss, const struct bp_transform_target *target);
 /* "val_accuracy" or, of a head, "val_accuracy_species"; false when there is no such metric. */
 bool spec_monitor_read(const json_t *doc, const char *name, struct bp_monitor *ret);
+/* Optimizer, schedule, gradients, budgets and divergence of a configuration (plan_training.c). */
+bp_status spec_read_training(const json_t *resolved, struct bp_train_config *ret, struct bp_error *err);
 /* Ends a graph whose last layer is node `last` with the heads of a resolved spec. */
 bp_status spec_add_heads(struct bp_graph *graph, const json_t *resolved, const struct bp_transform *transform,
                          int last, struct bp_error *err);

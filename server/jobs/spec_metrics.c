@@ -98,6 +98,9 @@ void spec_check_optimizer(struct spec_work *w)
          json_number_value(json_object_get(optimizer, "dampening")) != 0))
         spec_fault(w, "/optimizer/nesterov", "incompatible", NULL, NULL,
                    "nesterov needs a momentum above 0 and a dampening of 0");
+    if (json_is_number(json_object_get(json_object_get(w->doc, "training"), "max_seconds")))
+        spec_warn(w, "/training/max_seconds", "time_budget",
+                  "where training ends depends on the speed of the machine: the same job may end with other weights");
 }
 
 static void add_name(json_t *names, const char *prefix, const char *metric, const char *label)
@@ -130,7 +133,8 @@ static json_t *watchable(const struct spec_work *w, const struct spec_heads *hea
     return names;
 }
 
-static void check_monitor(struct spec_work *w, const struct spec_heads *heads, const char *monitor, bool validation)
+static void check_monitor(struct spec_work *w, const struct spec_heads *heads, const char *pointer,
+                          const char *monitor, bool validation)
 {
     json_t *names = watchable(w, heads, validation), *value;
     const char *known[2 * (BP_METRIC_COUNT + 40)];
@@ -143,8 +147,7 @@ static void check_monitor(struct spec_work *w, const struct spec_heads *heads, c
     }
     if (!found) {
         const char *near = bp_nearest(monitor, known, n);
-        spec_fault(w, "/training/early_stopping/monitor", "unknown_name", near, json_incref(names),
-                   "\"%.60s\" is not computed%s", monitor,
+        spec_fault(w, pointer, "unknown_name", near, json_incref(names), "\"%.60s\" is not computed%s", monitor,
                    !validation && strncmp(monitor, "val_", 4) == 0 ? ": there are no validation rows" : "");
     }
     json_decref(names);
@@ -166,7 +169,11 @@ void spec_infer_monitors(struct spec_work *w)
         w->monitor_inferred = true;
         spec_set(w, early, "monitor", json_string(validation ? "val_loss" : "loss"));
     } else if (json_is_object(early)) {
-        check_monitor(w, &heads, monitor, validation);
+        check_monitor(w, &heads, "/training/early_stopping/monitor", monitor, validation);
     }
+    const char *goal =
+        json_string_value(json_object_get(json_object_get(json_object_get(w->doc, "training"), "target"), "metric"));
+    if (goal)
+        check_monitor(w, &heads, "/training/target/metric", goal, validation);
     spec_heads_done(&heads);
 }
