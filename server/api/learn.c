@@ -18,7 +18,7 @@
 
 static const char *const chapters[] = {"The ideas", "What goes wrong, and why", "What people get wrong"};
 
-/* "020_error_signal.txt" -> "error_signal". */
+/* "020_error-signal.txt" -> "error-signal". */
 static const char *topic_of(const struct bp_embedded *lesson, char ret[TOPIC_MAX])
 {
     snprintf(ret, TOPIC_MAX, "%.*s", (int)strcspn(lesson->name + 4, "."), lesson->name + 4);

@@ -41,7 +41,7 @@ def test_the_session_of_a_lesson(daemon, tmp_path, topic):
 
 def test_the_list(daemon):
     text = daemon.get("/learn").text
-    assert re.findall(r"^  /learn/(\w+)", text, re.M) == TOPICS
+    assert re.findall(r"^  /learn/([\w-]+)", text, re.M) == TOPICS
     for lesson in LESSONS:
         assert lesson.read_text().splitlines()[0] in text
     assert [text.index(chapter) for chapter in ("The ideas", "What goes wrong", "What people get wrong")]
@@ -50,17 +50,17 @@ def test_the_list(daemon):
 def test_what_the_lessons_are_about(daemon):
     """Each idea, each ill, each misconception."""
     assert set(TOPICS) >= {
-        "four_steps", "loss", "error_signal", "chain_rule", "update", "batches_until_convergence", "credit_assignment",
-        "vanishing_gradients", "exploding_gradients", "bad_initialization", "symmetric_start", "no_derivative",
-        "learning_rate_too_high", "learning_rate_too_low", "dead_units", "saturation", "overfitting",
-        "class_imbalance", "not_gradient_descent", "nobody_derives_by_hand", "zero_start"}
+        "four-steps", "loss", "error-signal", "chain-rule", "update", "batches-until-convergence", "credit-assignment",
+        "vanishing-gradients", "exploding-gradients", "bad-initialization", "symmetric-start", "no-derivative",
+        "learning-rate", "dead-units", "saturation", "overfitting", "class-imbalance", "not-gradient-descent",
+        "nobody-derives-by-hand", "zero-start"}
     for topic in TOPICS:  # links between lessons lead somewhere
-        for other in re.findall(r"/learn/(\w+)", daemon.get(f"/learn/{topic}").text):
+        for other in re.findall(r"/learn/([\w-]+)", daemon.get(f"/learn/{topic}").text):
             assert other in TOPICS, (topic, other)
 
 
 def test_an_unknown_lesson(daemon, problem):
     reply = daemon.get("/learn/vanishing_gradient")
-    assert reply == problem(404, "not_found", "did you mean /learn/vanishing_gradients?")
+    assert reply == problem(404, "not_found", "did you mean /learn/vanishing-gradients?")
     assert reply.json()["topics"] == TOPICS
     assert daemon.get("/learn/knitting") == problem(404, "not_found")
