@@ -73,6 +73,26 @@ static void settle_batch(struct spec_work *w, struct bp_plan *plan, const struct
     spec_set(w, training, "log_every_steps", json_integer(every > 1000000000 ? 1000000000 : every));
 }
 
+/* A batch of one row has no variance: a batch_norm of vectors makes its own offset of it, and learns nothing. */
+static void warn_single_rows(struct spec_work *w, const struct bp_plan *plan, const struct bp_split *split)
+{
+    int batch = plan->config.batch_size;
+    bool all = batch == 1;
+    if (!all && split->count[BP_TRAIN] % (uint64_t)batch != 1)
+        return;
+    for (int i = 0; i < plan->graph->nnodes; i++) {
+        const struct bp_node *node = &plan->graph->nodes[i];
+        if (node->kind != BP_OP_BATCH_NORM || !node->trainable ||
+            node->shape.dim[0] != bp_shape_elements(&node->shape))
+            continue;
+        spec_warn(w, "/training/batch_size", "single_row",
+                  "%s has a single row, and \"%s\" needs the variance of several: that row trains nothing below it; "
+                  "choose another batch_size",
+                  all ? "every batch" : "the last batch of each epoch", node->name);
+        return;
+    }
+}
+
 /* Few rows may leave no row for validation, whatever share was asked for. */
 static void check_validation(struct spec_work *w, const struct bp_split *split)
 {
@@ -114,6 +134,7 @@ void spec_fit(struct spec_work *w)
     } else {
         check_validation(w, &split);
         settle_batch(w, &plan, &split);
+        warn_single_rows(w, &plan, &split);
         check_memory(w, &plan, split.count[BP_TRAIN]);
         spec_advise(w, plan.transform, &split);
         bp_split_done(&split);

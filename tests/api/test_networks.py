@@ -154,11 +154,14 @@ def test_momentum_and_eps_have_their_effect(ready):
 
 
 def test_a_last_batch_of_one_row_is_survived_and_told(ready):
-    """97 training rows in batches of 16 leave one: it has no variance."""
-    spec = small_spec(dataset={"name": "flowers", "target": "species", "validation_split": 0.35, "stratify": False})
-    told = ready.submit(spec)
-    rows = ready.wait(told["id"])
-    assert rows["status"] == "succeeded" and math.isfinite(rows["metrics"]["last"]["loss"])
+    """97 training rows in batches of 16 leave one, which has no variance."""
+    spec = small_spec(dataset={"name": "flowers", "target": "species", "validation_split": 53 / 150, "stratify": False})
+    job = ready.train(spec)
+    assert job["progress"]["steps"] == 12 * 7
+    assert [x["pointer"] for x in job["warnings"] if x["code"] == "single_row"] == ["/batch_size"]
+    assert math.isfinite(job["metrics"]["last"]["loss"])
+    told = ready.train({**spec, "batch_size": 15})["warnings"]
+    assert not [x for x in told if x["code"] == "single_row"]
 
 
 # --- the other norms ---
