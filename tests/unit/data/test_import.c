@@ -437,7 +437,7 @@ static void survives_failing_writes(void **state)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
     bp_status status = bp_import(&options, &part, 1, &result, &err);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-    assert_int_equal(status, BP_FULL); /* a limit on the size of files counts as a full disk */
+    assert_int_equal(status, BP_FULL);       /* a limit on the size of files counts as a full disk */
     assert_int_equal(count_files("tmp"), 1); /* the upload */
     assert_int_equal(count_files("raw"), raw);
     assert_int_equal(count_files("tables"), tables);
