@@ -52,3 +52,18 @@ def test_mnist(daemon):
     evaluated = daemon.post(f"/v1/jobs/{ended['id']}/evaluate", json={"split": "test"}).json()
     assert evaluated["rows"] == 10000 and evaluated["metrics"]["accuracy"] == reached
     assert sum(map(sum, evaluated["confusion"]["counts"])) == 10000
+
+
+def test_attention_reads_mnist_row_by_row(daemon):
+    """An image is a sequence of 28 rows; two attention layers with the way round each, and no convolution."""
+    def block(i, below):
+        return [{"type": "multi_head_attention", "heads": 4, "key_dim": 16, "name": f"look{i}"},
+                {"type": "add", "inputs": [f"look{i}", below], "name": f"sum{i}"},
+                {"type": "layer_norm", "name": f"norm{i}"}]
+    spec = {"dataset": {"name": "mnist", "target": "target", "input_shape": [28, 28], "validation_split": 0.1},
+            "layers": [*block(1, "input"), *block(2, "norm1"), "flatten", {"type": "dense", "units": 10}],
+            "optimizer": {"type": "adam", "lr": 0.003}, "epochs": 8, "batch_size": 128}
+    ended = daemon.wait(daemon.submit(spec)["id"], patience=1200)
+    reached = ended["metrics"]["last"]["test_accuracy"]
+    print(f"mnist, attention: test_accuracy {reached:.4f} in {ended['progress']['training_seconds']:.2f} s")
+    assert ended["status"] == "succeeded" and reached >= 0.96
