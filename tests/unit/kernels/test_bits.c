@@ -49,6 +49,25 @@ static void run_loss(const struct bp_kernels *k, int which, int n, float *out)
     }
 }
 
+/* The losses of terms, by enum bp_loss_term, then the three of whole rows. */
+static void run_more_losses(const struct bp_kernels *k, int which, int n, float *out)
+{
+    for (int r = 0; r < ROWS; r++)
+        label[r] = (r * 7 + n / 2) % n;
+    for (int pass = 0; pass < 2; pass++) {
+        float *dx = pass ? NULL : out + SIZE, *loss = out + pass * ROWS;
+        const float *w = pass ? NULL : weight;
+        if (which <= BP_TERM_QUANTILE)
+            k->loss_terms((enum bp_loss_term)which, ROWS, n, x, target, w, 0.3f, 0.37f, loss, dx);
+        else if (which == BP_TERM_QUANTILE + 1)
+            k->cross_entropy_smooth(ROWS, n, x, label, w, 0.1f, 0.37f, loss, dx);
+        else if (which == BP_TERM_QUANTILE + 2)
+            k->multi_margin(ROWS, n, x, label, w, 0.37f, loss, dx);
+        else
+            k->kl_div(ROWS, n, x, target, w, 0.37f, loss, dx);
+    }
+}
+
 static void run_sums(const struct bp_kernels *k, int param, int n, float *out)
 {
     (void)param;
@@ -146,6 +165,15 @@ static const struct {
     {"cross_entropy", run_loss, 0, 0xdef39814c3e4c357},
     {"bce", run_loss, 1, 0x3281b8cdbed7ee74},
     {"mse", run_loss, 2, 0xb2811b60c96a2f31},
+    {"bce, smoothed", run_more_losses, BP_TERM_BCE, 0x7e9e7cb49d1cdcac},
+    {"mae", run_more_losses, BP_TERM_MAE, 0x28b242c4c8817fa4},
+    {"huber", run_more_losses, BP_TERM_HUBER, 0xe51a35fceafc091c},
+    {"hinge", run_more_losses, BP_TERM_HINGE, 0xba75c1fe55b742e4},
+    {"poisson", run_more_losses, BP_TERM_POISSON, 0xd4317f11591056d0},
+    {"quantile", run_more_losses, BP_TERM_QUANTILE, 0x5bf09b247b41a536},
+    {"cross_entropy, smoothed", run_more_losses, BP_TERM_QUANTILE + 1, 0xd6e0418992655674},
+    {"multi_margin", run_more_losses, BP_TERM_QUANTILE + 2, 0x2b04f231ce0972d5},
+    {"kl_div", run_more_losses, BP_TERM_QUANTILE + 3, 0x4530d81db77dbed5},
     {"column_sum, sum_squares", run_sums, 0, 0xa7a3eab4e3f890b1},
     {"add, scale", run_flat, 0, 0xc9b0600800b657dd},
     {"dropout", run_dropout, 0, 0x7216c8c4fd8545e8},

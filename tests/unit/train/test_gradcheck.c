@@ -54,6 +54,26 @@ static void every_activation_with_every_loss(void **state)
             }
 }
 
+/* Smoothing, deltas and levels; the rows have weights of their own in every check. */
+static void losses_with_parameters(void **state)
+{
+    static const struct {
+        enum bp_loss loss;
+        double parameter;
+    } cases[] = {{BP_LOSS_CROSS_ENTROPY, 0.1}, {BP_LOSS_CROSS_ENTROPY, 0.9}, {BP_LOSS_BCE, 0.2},
+                 {BP_LOSS_HUBER, 0.3},         {BP_LOSS_HUBER, 5},           {BP_LOSS_QUANTILE, 0.05},
+                 {BP_LOSS_QUANTILE, 0.9}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int outputs = 2; outputs < 40; outputs += 17) {
+            struct bp_graph *graph = net_new(1, 5, 0, 0);
+            struct bp_head head = {.loss = cases[i].loss, .weight = 0.7, .parameter = cases[i].parameter};
+            head.node = net_dense(graph, net_act(graph, net_dense(graph, 0, 6), BP_TANH, 0), outputs);
+            assert_int_equal(bp_graph_add_output(graph, &head, NULL), BP_OK);
+            check(graph, 5, i);
+        }
+}
+
 static void odd_sizes(void **state)
 {
     static const int sizes[][4] = {
@@ -213,6 +233,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_activation_with_every_loss),
+        cmocka_unit_test(losses_with_parameters),
         cmocka_unit_test(odd_sizes),
         cmocka_unit_test(several_chunks_of_rows),
         cmocka_unit_test(flatten_and_dropout),
