@@ -1,0 +1,73 @@
+"""Warnings about what is allowed and is rarely meant."""
+
+import random
+
+import pytest
+
+import data
+
+
+def codes(daemon, spec):
+    reply = daemon.post("/v1/jobs?dry_run=true", json=spec)
+    assert reply.status_code == 200, reply.text
+    return {w["code"]: w for w in reply.json()["warnings"]}
+
+
+@pytest.fixture(scope="module")
+def tables(daemon):
+    r = random.Random(1)
+    rows = [[i, 1000 - i, f"{r.gauss(0, 1):.5f}", f"{r.gauss(0, 1):.5f}", "ab"[i % 2]] for i in range(120)]
+    daemon.upload("numbered", data.csv(["position", "user_id", "x", "y", "class"], rows))
+    plain = [row[2:] for row in rows]
+    daemon.upload("plain", data.csv(["x", "y", "class"], plain))
+    daemon.upload("lonely", data.csv(["x", "y", "class"], plain + [["0.1", "0.2", "c"]]))
+    daemon.upload("twice", data.csv(["x", "y", "class"], plain + plain))
+    daemon.upload("dice", data.csv(["a", "b", "class"], [[i % 6, i // 6 % 6, "ab"[i % 2]] for i in range(120)]))
+    return daemon
+
+
+ADVICE = {"linear_layers", "single_member", "identifier", "duplicate_rows"}
+
+
+def test_nothing_is_said_about_a_sound_spec(tables):
+    assert not ADVICE & set(codes(tables, {"dataset": "plain", "target": "class", "layers": [8, 8]}))
+    assert not ADVICE & set(codes(tables, {"dataset": "dice", "target": "class", "layers": [8]}))
+
+
+def test_linear_layers_in_a_row(tables):
+    linear, output = {"type": "dense", "units": 8, "activation": "linear"}, {"type": "dense", "units": "auto"}
+    found = codes(tables, {"dataset": "plain", "target": "class", "layers": [8, linear, output]})["linear_layers"]
+    assert "dense_2" in found["detail"] and "dense_3" in found["detail"]
+    assert "linear_layers" not in codes(tables, {"dataset": "plain", "target": "class",
+                                                 "layers": [linear, {"type": "activation", "activation": "relu"}]})
+
+
+def test_a_class_with_one_member(tables):
+    found = codes(tables, {"dataset": "lonely", "target": "class", "layers": [8]})["single_member"]
+    assert '"c"' in found["detail"] and found["pointer"] == "/target"
+
+
+def test_identifiers(tables):
+    spec = {"dataset": {"name": "numbered", "target": "class"}, "layers": [8]}
+    reply = tables.post("/v1/jobs?dry_run=true", json=spec).json()
+    named = {w["detail"].split('"')[1] for w in reply["warnings"] if w["code"] == "identifier"}
+    assert named == {"position", "user_id"}
+    spec["dataset"]["ignore"] = ["position", "user_id"]
+    assert "identifier" not in codes(tables, spec)
+
+
+def test_duplicates_across_the_split(tables):
+    found = codes(tables, {"dataset": "twice", "target": "class", "layers": [8]})["duplicate_rows"]
+    assert "validation rows" in found["detail"]
+    assert "duplicate_rows" not in codes(tables, {"dataset": {"name": "twice", "target": "class", "validation_split": 0},
+                                                  "layers": [8]})
+
+
+def test_a_symmetric_start_and_a_function_without_derivative_are_refused(tables):
+    zeros = {"type": "dense", "units": 8, "activation": "tanh", "kernel_initializer": "zeros"}
+    body = tables.post("/v1/jobs", json={"dataset": "plain", "target": "class", "layers": [zeros]}).json()
+    assert body["errors"][0]["code"] == "symmetric" and "allow_symmetric" in body["errors"][0]["detail"]
+    for name in ("step", "sign"):
+        step = {"type": "dense", "units": 8, "activation": name}
+        body = tables.post("/v1/jobs", json={"dataset": "plain", "target": "class", "layers": [step]}).json()
+        assert "slope 0" in body["errors"][0]["detail"] and "sigmoid" in body["errors"][0]["detail"], body
