@@ -140,6 +140,59 @@ static void run_gemm(const struct bp_kernels *k, int mode, int n, float *out)
                               .accumulate = mode});
 }
 
+/* Over the batch: columns, or planes. */
+static void run_channels(const struct bp_kernels *k, int plane, int n, float *out)
+{
+    struct bp_channels b = {.rows = ROWS, .n = n, .row = (size_t)n, .plane = plane};
+    struct bp_channel_slope slope = {.mean = target, .scale = u, .slope = y, .offset = target + n};
+    float *sums = out + 2 * SIZE;
+    k->channel_moment(&b, x, NULL, sums, false);
+    k->channel_moment(&b, x, target, sums + n, false);
+    memcpy(sums + 2 * n, u, sizeof(float) * (size_t)(plane ? 1 : n));
+    k->channel_moment(&b, x, target, sums + 2 * n, true);
+    k->channel_apply(&b, x, target, u, y, out);
+    k->channel_gradient(&b, &slope, x, y, out + SIZE, false);
+    k->channel_products(&b, x, y, target, out, sums, true);
+    k->channel_gradient(&b, &slope, NULL, y, out + SIZE, true);
+}
+
+/* Along the row: a factor for each element (0), or for two channels (1). */
+static void run_row_norm(const struct bp_kernels *k, int runs, int n, float *out)
+{
+    struct bp_channels b = {.rows = ROWS, .n = n, .row = (size_t)n, .plane = runs};
+    float moments[2 * ROWS], *added = out + 2 * SIZE;
+    struct bp_row_norm c = {.rows = ROWS,
+                            .groups = 1,
+                            .channels = runs && n % 2 == 0 ? 2 : n,
+                            .spatial = runs && n % 2 == 0 ? n / 2 : 1,
+                            .eps = 1e-5f,
+                            .x = x,
+                            .gamma = u,
+                            .beta = target,
+                            .moments = moments,
+                            .y = out,
+                            .dy = y,
+                            .dx = out + SIZE};
+    k->row_norm(&c);
+    k->row_norm_gradient(&c);
+    memcpy(added, target, sizeof(float) * (size_t)(ROWS * n));
+    c.gamma = c.beta = NULL;
+    c.dx = added;
+    c.accumulate = true;
+    k->row_norm_gradient(&c);
+    k->row_norm_products(&b, x, y, moments, 2, out, out + n, true);
+}
+
+static void run_multiply(const struct bp_kernels *k, int param, int n, float *out)
+{
+    (void)param;
+    k->multiply((size_t)n, x, y, out, false);
+    memcpy(out + SIZE, u, sizeof(float) * (size_t)n);
+    k->multiply((size_t)n, x, out + SIZE, out + SIZE, false);
+    memcpy(out + 2 * SIZE, u, sizeof(float) * (size_t)n);
+    k->multiply((size_t)n, x, y, out + 2 * SIZE, true);
+}
+
 static const struct {
     const char *name;
     run_case *run;
@@ -185,6 +238,11 @@ static const struct {
     {"adam", run_update, 4, 0x3e664f593fe9cf97},
     {"gemm", run_gemm, 0, 0x515243002f7bdf49},
     {"gemm, transposed, accumulate", run_gemm, 1, 0x178818076fc968ee},
+    {"channels, columns", run_channels, 0, 0x83e358953417a25a},
+    {"channels, planes", run_channels, 1, 0x6d178ec251981ffd},
+    {"row_norm", run_row_norm, 0, 0xed2fd788cd5f4ed9},
+    {"row_norm, channels", run_row_norm, 1, 0x599cdd0ace76ee21},
+    {"multiply", run_multiply, 0, 0xf27240841fa16eba},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
