@@ -17,18 +17,70 @@ static const struct {
     struct bp_optimizer optimizer;
     double clip;
     uint64_t golden;
+    struct bp_schedule schedule;
+    double clip_value;
+    int accumulate;    /* batches of BATCH / accumulate rows: the steps stay the same */
+    int64_t rollbacks; /* by 1e-30 */
 } cases[] = {
-    {"sgd", {.kind = BP_SGD, .lr = 0.05}, 0.0, 0x350361b12b4847a7},
-    {"momentum", {.kind = BP_SGD, .lr = 0.05, .momentum = 0.9, .dampening = 0.1}, 0.5, 0x2175c947f62722d1},
+    {"sgd", {.kind = BP_SGD, .lr = 0.05}, 0.0, .golden = 0x350361b12b4847a7},
+    {"momentum", {.kind = BP_SGD, .lr = 0.05, .momentum = 0.9, .dampening = 0.1}, 0.5, .golden = 0x2175c947f62722d1},
     {"nesterov",
      {.kind = BP_SGD, .lr = 0.05, .momentum = 0.9, .nesterov = true, .weight_decay = 0.001},
      0.0,
-     0xd333ad6663f47933},
-    {"adam", {.kind = BP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}, 0.0, 0xab0a1d0c3f207755},
+     .golden = 0xd333ad6663f47933},
+    {"adam",
+     {.kind = BP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8},
+     0.0,
+     .golden = 0xab0a1d0c3f207755},
     {"adamw",
      {.kind = BP_ADAMW, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01},
      1.0,
-     0x5bba390623a48c7e},
+     .golden = 0x5bba390623a48c7e},
+    {"amsgrad", {.kind = BP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .amsgrad = true}, 0.0, 0x1},
+    {"rmsprop",
+     {.kind = BP_RMSPROP, .lr = 0.003, .alpha = 0.95, .eps = 1e-6, .momentum = 0.5, .centered = true},
+     0.0,
+     0x1f7e0ed1dc50ac27,
+     .schedule = {.kind = BP_SCHEDULE_COSINE, .eta_min = 1e-4, .warmup_epochs = 1.5}},
+    {"adagrad",
+     {.kind = BP_ADAGRAD, .lr = 0.05, .eps = 1e-10, .initial_accumulator = 0.1},
+     0.0,
+     0xc789d84597af3215,
+     .clip_value = 0.01},
+    {"adadelta",
+     {.kind = BP_ADADELTA, .lr = 1.0, .alpha = 0.9, .eps = 1e-6},
+     0.0,
+     0x37fa3a0f0feb99a,
+     .schedule = {.kind = BP_SCHEDULE_ONE_CYCLE, .pct_start = 0.3}},
+    {"nadam",
+     {.kind = BP_NADAM, .lr = 0.005, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .momentum_decay = 0.004},
+     0.0,
+     0xa3c0fe103e94420c,
+     .schedule = {.kind = BP_SCHEDULE_POLYNOMIAL, .power = 1.7}},
+    {"adamax",
+     {.kind = BP_ADAMAX, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01},
+     0.0,
+     0x694d1738037a557,
+     .accumulate = 2},
+    {"lamb",
+     {.kind = BP_LAMB, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-6, .weight_decay = 0.01},
+     1.0,
+     0xbb0df787e982b3e0,
+     .schedule = {.kind = BP_SCHEDULE_PLATEAU, .gamma = 0.5, .threshold = 0.5},
+     .clip_value = 0.1},
+    {"lion",
+     {.kind = BP_LION, .lr = 0.001, .beta1 = 0.9, .beta2 = 0.99, .weight_decay = 0.1},
+     0.0,
+     0xef6c43d43f2998e3,
+     .schedule = {.kind = BP_SCHEDULE_COSINE_RESTARTS, .period = 1, .growth = 2},
+     .accumulate = 4},
+    {"rollback", /* the rate is absurd from the third epoch on */
+     {.kind = BP_SGD, .lr = 0.05, .momentum = 0.9},
+     0.0,
+     0x93e5b55d512216a5,
+     .schedule = {.kind = BP_SCHEDULE_MULTISTEP, .gamma = 1e30, .nmilestones = 1, .milestone = {2}},
+     .accumulate = 2,
+     .rollbacks = 2},
 };
 #define NCASES (sizeof cases / sizeof cases[0])
 
@@ -96,6 +148,12 @@ static struct bp_trainer *make(size_t c, int threads)
     config.batch_size = BATCH;
     config.optimizer = cases[c].optimizer;
     config.clip_grad_norm = cases[c].clip;
+    config.clip_grad_value = cases[c].clip_value;
+    config.schedule = cases[c].schedule;
+    config.accumulate = cases[c].accumulate;
+    config.batch_size = BATCH / (cases[c].accumulate > 0 ? cases[c].accumulate : 1);
+    config.rollbacks = cases[c].rollbacks;
+    config.rollback_factor = 1e-30;
     config.threads = threads;
     config.log_every_steps = 3;
     return trainer_new(&config, graph, &data);
