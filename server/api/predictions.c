@@ -1,6 +1,8 @@
 /* predictions.c: POST /v1/jobs/{id}/predict: rows in, labels, probabilities or values out.
  *
  * The body is looked at: JSON ({"rows": […]}, a bare array, or one row as an object by itself) or CSV with a header.
+ * A model of windows takes arrays of rows, each one window, or plain rows that make whole windows one after the other;
+ * it gives one prediction for each window.
  * Columns are encoded and scaled exactly as they were for training. A reply never holds a number that is not finite:
  * such a model is an error.
  *

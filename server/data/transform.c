@@ -267,7 +267,7 @@ static json_t *decode_feature(const struct bp_transform_feature *f, const float 
     return best < f->levels.n ? json_incref(json_array_get(f->levels.labels, (size_t)best)) : json_null();
 }
 
-json_t *bp_transform_decode(const struct bp_transform *t, const float *inputs)
+static json_t *decode_row(const struct bp_transform *t, const float *inputs)
 {
     json_t *row = json_object();
     for (int i = 0; i < t->nfeatures; i++) {
@@ -278,6 +278,20 @@ json_t *bp_transform_decode(const struct bp_transform *t, const float *inputs)
         }
     }
     return row;
+}
+
+json_t *bp_transform_decode(const struct bp_transform *t, const float *inputs)
+{
+    int steps = t->sequence.steps;
+    if (steps == 0)
+        return decode_row(t, inputs);
+    json_t *rows = json_array();
+    for (int i = 0; i < steps && rows; i++)
+        if (json_array_append_new(rows, decode_row(t, inputs + (size_t)i * (size_t)(t->inputs / steps))) != 0) {
+            json_decref(rows);
+            return NULL;
+        }
+    return rows;
 }
 
 /* --- a table's columns ---------------------------------------------------------------------------------------------- */

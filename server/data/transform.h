@@ -105,8 +105,8 @@ struct bp_shape bp_transform_shape(
 bool bp_transform_codes(const struct bp_transform *transform, int64_t *ret, const char **ret_column);
 int bp_transform_targets(const struct bp_transform *transform);
 const struct bp_transform_target *bp_transform_target(const struct bp_transform *transform, int i);
-/* A row of inputs back as a row of the dataset: {column: number, level or array}, the likeliest level of a category. New
- * reference, or NULL. */
+/* A row of inputs back as a row of the dataset: {column: number, level or array}, the likeliest level of a category; a
+ * window as an array of its rows. New reference, or NULL. */
 json_t *bp_transform_decode(const struct bp_transform *transform, const float *inputs);
 /* Names of the inputs after one-hot ("age", "color=red"; of a window "age@0" for its first row): new reference to an array, or NULL. */
 json_t *bp_transform_input_names(const struct bp_transform *transform);

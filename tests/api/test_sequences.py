@@ -190,6 +190,59 @@ def test_the_same_split_every_time(daemon):
         != smooth.fingerprint(daemon, jobs[0]["id"])
 
 
+def test_every_instruction_set_comes_to_the_same_bytes(make_daemon):
+    """An lstm over a gru over a simple_rnn, on windows, with any threads and any instruction set."""
+    layers = [{"type": "simple_rnn", "units": 17, "return_sequences": True, "reverse": True},
+              {"type": "gru", "units": 19, "return_sequences": True}, {"type": "lstm", "units": 21}]
+    found = {}
+    for simd, threads in (("generic", 1), ("avx2", 2), ("avx512", 3), ("", 5)):
+        if simd and simd not in pathlib.Path("/proc/cpuinfo").read_text() and simd != "generic":
+            continue
+        daemon = make_daemon("--threads", str(threads), env={"BACKPROPD_SIMD": simd} if simd else None)
+        daemon.upload("recall", recall(groups=40))
+        job = daemon.train(recall_spec(layers, epochs=2, threads=threads))
+        found[simd, threads] = smooth.fingerprint(daemon, job["id"], "latest")
+    assert len(set(found.values())) == 1, found
+
+
+def test_a_resolved_spec_means_the_same(daemon):
+    job = daemon.train(recall_spec(MEMORIES["stacked"], epochs=1))
+    again = daemon.train(job["spec"])
+    assert again["spec"] == job["spec"]
+    assert smooth.fingerprint(daemon, again["id"]) == smooth.fingerprint(daemon, job["id"])
+    layers = {kind["name"]: kind for kind in daemon.get("/v1/capabilities").json()["layers"]}
+    for name in ("simple_rnn", "lstm", "gru"):
+        assert layers[name]["available"]
+        assert {"units", "return_sequences", "reverse", "recurrent_initializer"} \
+            <= {p["name"] for p in layers[name]["parameters"]}
+
+
+def test_words_in_a_row(daemon):
+    """Codes through an embedding into a recurrent layer: is there a "not" before the last word? Once as the columns of
+    a row, once as a window of rows with one word each."""
+    r = random.Random(8)
+    words = ["good", "bad", "very", "so", "not"]
+    table, column = [], []
+    for who in range(300):
+        text = [r.choice(words[2:] if r.random() < 0.4 else words[2:4]) for _ in range(4)] + [r.choice(words[:2])]
+        mood = ("down", "up")[(text[-1] == "good") != ("not" in text)]
+        table.append(text + [mood])
+        column += [[who, word, mood] for word in text]
+    daemon.upload("sentences", data.csv([f"w{i}" for i in range(5)] + ["mood"], table))
+    daemon.upload("words", data.csv(["who", "word", "mood"], column))
+    code = {"encode": "code"}
+    more = {"epochs": 40, "batch_size": 16, "optimizer": {"type": "adam", "lr": 0.01}}
+    embedding = {"type": "embedding", "input_dim": 8, "output_dim": 6}
+    job = daemon.train({"dataset": {"name": "sentences", "target": "mood",
+                                    "columns": {f"w{i}": code for i in range(5)}},
+                        "layers": [embedding, {"type": "gru", "units": 12}], **more})
+    assert job["metrics"]["last"]["val_accuracy"] > 0.9, job["metrics"]
+    job = daemon.train({"dataset": {"name": "words", "target": "mood", "columns": {"word": code},
+                                    "window": {"rows": 5, "stride": 5, "by": "who"}},
+                        "layers": [{"type": "flatten"}, embedding, {"type": "lstm", "units": 12}], **more})
+    assert job["metrics"]["last"]["val_accuracy"] > 0.9, job["metrics"]
+
+
 # --- using it ---
 
 
@@ -336,7 +389,7 @@ def test_an_lstm_reads_mnist(daemon):
         files[part] = (name, gzip.decompress((MNIST / f"{name}-ubyte.gz").read_bytes()))
     assert daemon.post("/v1/datasets", files=files).status_code == 201
     job = daemon.submit({"dataset": {"name": "mnist", "input_shape": [28, 28], "validation_split": 0.05},
-                         "layers": [{"type": "lstm", "units": 64}], "epochs": 5, "batch_size": 64,
+                         "layers": [{"type": "lstm", "units": 64}], "epochs": 4, "batch_size": 64,
                          "optimizer": {"type": "adam", "lr": 0.003}})
     job = daemon.wait(job["id"], patience=1800)
     assert job["metrics"]["last"]["test_accuracy"] >= 0.975, job["metrics"]
