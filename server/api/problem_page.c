@@ -111,7 +111,9 @@ static const struct {
     {422, "no_columns", "The dataset has no column that could be used."},
     {422, "no_rows", "There are no rows to work on."},
     {422, "no_such_split", "The job's data has no such split."},
-    {422, "nonfinite", "A loss or a result is not a finite number."},
+    {422, "nonfinite",
+     "A loss or a result is not a finite number. Why that happens: GET /learn/exploding-gradients, "
+     "/learn/learning-rate."},
     {422, "not_utf8", "The file is not UTF-8 text; iconv -f LATIN1 -t UTF-8 converts an old one."},
     {422, "row_too_long", "A row is longer than a row may be. Perhaps a quote in it is never closed."},
     {422, "shape_mismatch", "The rows of the test part must have the shape of the others."},

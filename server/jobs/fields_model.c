@@ -42,7 +42,7 @@ static const struct bp_field softmax[] = {
 
 #define FLAT                                                                                                         \
     "a step has slope 0 everywhere but at the jump, so no error signal can pass back through it: use sigmoid or "    \
-    "tanh (smooth steps), hard_sigmoid, or relu"
+    "tanh (smooth steps), hard_sigmoid, or relu (/learn/no-derivative)"
 static const struct bp_kind activations[] = {
     {"linear", "identity none", 0, NONE, NULL, "f(x) = x"},
     {"relu", "rectifier rectified_linear", 0, NONE, NULL, "max(0, x)"},

@@ -387,7 +387,7 @@ void spec_check_symmetry(struct spec_work *w)
         spec_fault(w, pointer, "symmetric", "kaiming_uniform", NULL,
                    "all units of this hidden layer would start with the same weights, get the same error signal and "
                    "learn the same thing: %lld units as good as one (the symmetry problem). Use a random initializer "
-                   "such as kaiming_uniform, or set \"allow_symmetric\": true to watch it happen",
+                   "such as kaiming_uniform, or set \"allow_symmetric\": true to watch it happen (/learn/symmetric-start)",
                    units);
     }
 }
