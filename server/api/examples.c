@@ -170,18 +170,31 @@ static void visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
     }
 }
 
-/* Outputs of the rows that were kept, through a source of copies of them. */
+/* Index of the row before one in its window. */
+static uint32_t row_before(const struct bp_source *source, uint32_t row)
+{
+    return source->previous ? source->previous[row] : row - 1;
+}
+
+/* Outputs of the rows that were kept, through a source of copies of them: whole windows where a sample is one. */
 static bp_status predict_kept(struct examples *e, struct bp_error *err)
 {
-    size_t stride = e->source.stride;
+    size_t stride = e->source.stride, steps = e->source.steps > 0 ? (size_t)e->source.steps : 1;
     struct bp_source kept = e->source;
-    uint8_t *rows = malloc((size_t)e->n * stride + 1);
+    uint8_t *rows = malloc((size_t)e->n * steps * stride + 1);
     e->outputs = malloc((size_t)e->n * (size_t)bp_predictor_width(e->predictor) * sizeof *e->outputs + 1);
     bp_status status = rows && e->outputs ? BP_OK : bp_fail(err, BP_NOMEM, "no memory for the examples");
-    for (int i = 0; !status && i < e->n; i++)
-        memcpy(rows + (size_t)i * stride, e->source.rows + e->heap[i].row * stride, stride);
+    for (int i = 0; !status && i < e->n; i++) {
+        uint32_t row = e->heap[i].row; /* the last one of its window */
+        for (size_t s = steps; s-- > 0;) {
+            memcpy(rows + ((size_t)i * steps + s) * stride, e->source.rows + row * stride, stride);
+            row = s > 0 ? row_before(&e->source, row) : row;
+        }
+    }
     kept.rows = rows;
-    kept.nrows = (uint64_t)e->n;
+    kept.nrows = (uint64_t)e->n * steps;
+    kept.previous = NULL;
+    kept.apart = true;
     if (!status)
         status = bp_predictor_run(e->app->predictors, e->predictor, &kept, e->n, e->outputs, err);
     free(rows);
@@ -238,6 +251,19 @@ static void add_outcomes(const struct examples *e, int i, json_t *entry)
     json_decref(predictions);
 }
 
+/* The row as the table holds it; a window's rows in their order. */
+static json_t *sample_json(const struct examples *e, uint32_t row)
+{
+    if (e->source.steps == 0)
+        return bp_table_row_json(e->table, row);
+    json_t *rows = json_array();
+    for (int s = 0; rows && s < e->source.steps; s++) {
+        json_array_insert_new(rows, 0, bp_table_row_json(e->table, row));
+        row = s + 1 < e->source.steps ? row_before(&e->source, row) : row;
+    }
+    return rows;
+}
+
 static void reply_examples(struct bp_reply *reply, const struct examples *e)
 {
     json_t *data = json_array();
@@ -245,7 +271,7 @@ static void reply_examples(struct bp_reply *reply, const struct examples *e)
         json_t *entry =
             json_pack("{sI so}", "index", (json_int_t)e->heap[i].row, "loss", bp_json_number(e->heap[i].loss));
         add_outcomes(e, i, entry);
-        json_object_set_new(entry, "row", bp_table_row_json(e->table, e->heap[i].row));
+        json_object_set_new(entry, "row", sample_json(e, e->heap[i].row));
         json_array_append_new(data, entry);
     }
     bp_reply_json(reply, 200,

@@ -84,6 +84,8 @@ static bool encode_row(struct bp_reply *reply, struct explanation *e)
     bp_problems_init(&problems);
     bp_status status = bp_transform_rows(transform, rows, &problems, &e->bytes, &n, &err);
     json_decref(rows);
+    if (!status && n != 1)
+        status = bp_fail(&err, BP_INVALID, "row must be one row, or one window: here are %d", n);
     if (!status)
         status = bp_transform_rows_source(transform, e->bytes, 1, &e->source, &err);
     e->has_source = !status;
@@ -95,12 +97,20 @@ static bool encode_row(struct bp_reply *reply, struct explanation *e)
     return !status;
 }
 
-/* The target of a head as the client gave it, in the body or in the row; NULL: not at all. */
-static const json_t *given_target(const struct explanation *e, const struct bp_transform_target *target)
+/* The target of a head as the client gave it, in the body or in the row: new reference; NULL: not at all. */
+static json_t *given_target(const struct explanation *e, const struct bp_transform_target *target)
 {
     if (e->target)
-        return e->graph->nheads == 1 ? e->target : json_object_get(e->target, target->name);
-    return json_object_get(e->row, target->name);
+        return json_incref(e->graph->nheads == 1 ? (json_t *)e->target : json_object_get(e->target, target->name));
+    if (target->ncolumns == 0)
+        return json_incref(json_object_get(e->row, target->name));
+    json_t *values = json_array(); /* one output a column */
+    for (int i = 0; i < target->ncolumns; i++)
+        if (json_array_append(values, json_object_get(e->row, target->columns[i])) != 0) {
+            json_decref(values);
+            return NULL;
+        }
+    return values;
 }
 
 static int largest(const float *y, int n)
@@ -111,25 +121,38 @@ static int largest(const float *y, int n)
     return best;
 }
 
+static bool take_target(struct bp_reply *reply, const struct explanation *e, int h, const json_t *given)
+{
+    const struct bp_head *head = &e->graph->heads[h];
+    const struct bp_transform_target *target = bp_transform_target(e->explainer.network.transform, h);
+    const struct bp_targets *to = bp_exec_targets(e->explainer.exec, h);
+    json_t *allowed = NULL;
+    int32_t unused_label;
+    float unused_value;
+    if (bp_outcome_parse(head, target, given, to->label ? to->label : &unused_label,
+                         to->value ? to->value : &unused_value, &allowed))
+        return true;
+    bp_problem(reply, 422, "invalid_target", "the target does not fit \"%s\"", target->name);
+    bp_problem_at(reply, e->target ? "/target" : "/row", "invalid_value", NULL, allowed, "\"%s\" must be %s",
+                  target->name,
+                  bp_loss_takes_labels(head->loss) ? "one of its classes" : "what the network has to learn: numbers");
+    return false;
+}
+
 static bool settle_target(struct bp_reply *reply, struct explanation *e, int h, const float *y)
 {
     const struct bp_head *head = &e->graph->heads[h];
     const struct bp_transform_target *target = bp_transform_target(e->explainer.network.transform, h);
     const struct bp_targets *to = bp_exec_targets(e->explainer.exec, h);
-    const json_t *given = given_target(e, target);
-    json_t *allowed = NULL;
-    int32_t unused_label;
-    float unused_value;
-
+    if (target->inputs) { /* an autoencoder: what goes in should come out */
+        memcpy(to->value, e->x, (size_t)head->outputs * sizeof *to->value);
+        return true;
+    }
+    json_t *given = given_target(e, target);
     if (given) {
-        if (bp_outcome_parse(head, target, given, to->label ? to->label : &unused_label,
-                             to->value ? to->value : &unused_value, &allowed))
-            return true;
-        bp_problem(reply, 422, "invalid_target", "the target does not fit \"%s\"", target->name);
-        bp_problem_at(
-            reply, e->target ? "/target" : "/row", "invalid_value", NULL, allowed, "\"%s\" must be %s", target->name,
-            bp_loss_takes_labels(head->loss) ? "one of its classes" : "what the network has to learn: numbers");
-        return false;
+        bool fits = take_target(reply, e, h, given);
+        json_decref(given);
+        return fits;
     }
     e->assumed = true;
     if (to->label) {
@@ -166,11 +189,11 @@ static bool run(struct bp_reply *reply, struct explanation *e)
         bp_problem_error(reply, &err);
     if (status)
         return false;
+    bp_source_gather(&e->source, &row, 1, e->x);
     const float *y = e->outputs;
     for (int h = 0; h < e->graph->nheads; y += e->graph->heads[h].outputs, h++)
         if (!settle_target(reply, e, h, y))
             return false;
-    bp_source_gather(&e->source, &row, 1, e->x);
     memcpy(bp_exec_input(e->explainer.exec), e->x, (size_t)inputs * sizeof *e->x);
     e->loss = bp_exec_pass(e->explainer.exec, NULL, 1, true, 0, 0);
     e->unit = e->graph->nheads == 1
@@ -302,18 +325,50 @@ static json_t *array_json(const struct explanation *e, const struct bp_feature *
                      bp_json_number(norm_of(g, f->count, e->unit)), "largest", list);
 }
 
+/* A code is the number of a row in a table of vectors: there is no slope between two of them. */
+static json_t *code_json(const struct explanation *e, const struct bp_feature *f, const json_t *labels)
+{
+    float code = e->x[f->output];
+    json_t *label = code >= 0 ? json_array_get(labels, (size_t)code) : NULL;
+    return json_pack("{ss sO* sn sf}", "kind", "code", "value", label, "gradient", "influence", 0.0);
+}
+
+/* A column of a window: the gradient of each of its rows, by the scaled value. */
+static json_t *sequence_json(const struct explanation *e, const struct bp_feature *f, int outputs, const float *g)
+{
+    int width = e->source.inputs / e->source.steps;
+    double sum = 0;
+    json_t *list = json_array();
+    for (int s = 0; s < e->source.steps; s++) {
+        double norm = norm_of(g + (size_t)s * (size_t)width, outputs, e->unit);
+        bool plain = f->encoding == BP_ENCODE_NUMBER && outputs == 1;
+        json_array_append_new(list, bp_json_number(plain ? (double)g[s * width] * e->unit * f->scale : norm));
+        sum += norm * norm;
+    }
+    return json_pack("{ss so so}", "kind", "sequence", "gradients", list, "influence", bp_json_number(sqrt(sum)));
+}
+
+static json_t *column_json(const struct explanation *e, int i, const float *gradient)
+{
+    const struct bp_feature *f = &e->source.features[i];
+    const json_t *labels = bp_transform_feature_labels(e->explainer.network.transform, i);
+    const float *g = gradient + f->output;
+    if (e->source.steps > 0)
+        return sequence_json(e, f, f->encoding == BP_ENCODE_ONE_HOT ? f->levels : f->count, g);
+    if (f->encoding == BP_ENCODE_CODE)
+        return code_json(e, f, labels);
+    if (f->encoding == BP_ENCODE_ONE_HOT)
+        return category_json(e, f, labels, g);
+    return f->count > 1 ? array_json(e, f, g) : number_json(e, f, g);
+}
+
 /* Columns, the most influential first. */
 static json_t *columns_json(const struct explanation *e)
 {
     const float *gradient = bp_exec_input_gradient(e->explainer.exec);
     json_t *columns = json_array();
     for (int i = 0; gradient && i < e->source.nfeatures; i++) {
-        const struct bp_feature *f = &e->source.features[i];
-        const json_t *labels = bp_transform_feature_labels(e->explainer.network.transform, i);
-        const float *g = gradient + f->output;
-        json_t *column = f->encoding == BP_ENCODE_ONE_HOT ? category_json(e, f, labels, g)
-                         : f->count > 1                   ? array_json(e, f, g)
-                                                          : number_json(e, f, g);
+        json_t *column = column_json(e, i, gradient);
         json_object_set_new(column, "column",
                             json_string(bp_transform_feature_name(e->explainer.network.transform, i)));
         double influence = json_number_value(json_object_get(column, "influence"));
@@ -340,7 +395,7 @@ static void losses_of(const struct explanation *e, int n, double *ret)
 
 static bool nudgeable(const struct explanation *e, const struct bp_feature *f)
 {
-    return f->encoding == BP_ENCODE_NUMBER && f->count == 1 && !isnan(raw_value(e, f, 0));
+    return e->source.steps == 0 && f->encoding == BP_ENCODE_NUMBER && f->count == 1 && !isnan(raw_value(e, f, 0));
 }
 
 static void copy_targets(const struct explanation *e, int rows)
