@@ -15,7 +15,11 @@
  * A pass of less than two million operations runs on the calling thread alone, whatever the team: it is over before
  * a second thread would have begun.
  *
- * Threads: one execution is used by one caller (and its team) at a time; any number may share a model.
+ * A pass in training mode also moves the running statistics of batch_norm in model->stats: once, whether or not its
+ * numbers turn out finite. A caller who does not want that puts them back, or freezes the layer.
+ *
+ * Threads: one execution is used by one caller (and its team) at a time; any number may share a model, as long as none
+ * of them runs a training pass over running statistics.
  */
 #ifndef BP_GRAPH_EXEC_H
 #define BP_GRAPH_EXEC_H
