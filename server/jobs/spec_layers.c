@@ -384,10 +384,11 @@ void spec_check_symmetry(struct spec_work *w)
         if (allowed || !alike || !is_constant(initializer) || units < 2 ||
             json_is_array(json_object_get(layer, "weights")))
             continue;
-        spec_fault(w, pointer, "symmetric", "kaiming_uniform", NULL,
-                   "all units of this hidden layer would start with the same weights, get the same error signal and "
-                   "learn the same thing: %lld units as good as one (the symmetry problem). Use a random initializer "
-                   "such as kaiming_uniform, or set \"allow_symmetric\": true to watch it happen (/learn/symmetric-start)",
-                   units);
+        spec_fault(
+            w, pointer, "symmetric", "kaiming_uniform", NULL,
+            "all units of this hidden layer would start with the same weights, get the same error signal and "
+            "learn the same thing: %lld units as good as one (the symmetry problem). Use a random initializer "
+            "such as kaiming_uniform, or set \"allow_symmetric\": true to watch it happen (/learn/symmetric-start)",
+            units);
     }
 }
