@@ -4,6 +4,7 @@
  * sizes, so that a job is refused before it starts rather than in its middle.
  */
 #include "base/memory.h"
+#include "ops/op.h"
 #include "train/initialize.h"
 #include "train/state.h"
 
@@ -28,8 +29,11 @@ static bp_status sizes_of(const struct bp_train_config *config, const struct bp_
     size_t elements;
 
     for (int i = 0; i < graph->nnodes; i++) {
+        const struct bp_op *op = bp_op_table[graph->nodes[i].kind];
         int64_t width = bp_shape_elements(&graph->nodes[i].shape);
+        int64_t kept = op->workspace != NULL ? (int64_t)op->workspace(graph, &graph->nodes[i]).row : 0;
         widest = width > widest ? width : widest;
+        widest = kept > widest ? kept : widest; /* a recurrent layer keeps much more than it gives */
     }
     if ((uint64_t)s.capacity > train_rows) {
         s.capacity = (int)train_rows;
