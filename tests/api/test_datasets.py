@@ -325,7 +325,7 @@ def test_a_large_file_in_little_memory(tmp_path):
 
 
 def test_strange_files_in_the_data_directory_are_left_or_swept(make_daemon):
-    """What a crash between placing and committing leaves behind is removed at the next start; a client never sees it."""
+    """What a crash between placing and committing leaves behind is removed at the next start."""
     d = make_daemon()
     d.upload("whole", SMALL)
     assert d.stop() == 0
