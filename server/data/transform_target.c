@@ -66,8 +66,10 @@ bp_status bp_planning_weight(struct bp_planning *p, struct bp_error *err)
     const struct bp_table_column *c = &p->table->columns[index];
     for (int h = 0; h < p->nheads; h++)
         for (int i = 0; i < p->heads[h].ncolumns; i++)
-            if (strcmp(p->heads[h].columns[i], name) == 0)
+            if (strcmp(p->heads[h].columns[i], name) == 0) {
                 bp_problems_add(p->problems, pointer, "conflict", NULL, NULL, "'%s' is a target", name);
+                return BP_OK;
+            }
     if (c->kind != BP_COLUMN_NUMBER || c->count > 1)
         bp_problems_add(p->problems, pointer, "not_a_number", NULL, NULL, "'%s' must be a column of numbers", name);
     else if (c->missing > 0)

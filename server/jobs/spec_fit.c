@@ -8,6 +8,7 @@
 #include "jobs/spec_internal.h"
 
 #include "base/team.h"
+#include "train/scores.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -111,6 +112,29 @@ static void check_validation(struct spec_work *w, const struct bp_split *split)
               "there are too few rows for validation: none is left of a share of %g", share);
 }
 
+/* auc keeps every score of the validation rows. */
+static void check_auc(struct spec_work *w, const struct bp_plan *plan, const struct bp_split *split)
+{
+    size_t i;
+    json_t *metric;
+    if (!(plan->config.metrics >> BP_METRIC_AUC & 1u))
+        return;
+    json_array_foreach(json_object_get(w->doc, "metrics"), i, metric) {
+        if (strcmp(spec_kind(metric, "type"), "auc") != 0)
+            continue;
+        for (int h = 0; h < plan->graph->nheads; h++) {
+            int columns = bp_scores_columns(&plan->graph->heads[h]);
+            char pointer[64];
+            snprintf(pointer, sizeof pointer, "/metrics/%zu", i);
+            if (columns > 0 && split->count[BP_VALIDATION] > (uint64_t)BP_AUC_SCORES_MAX / (uint64_t)columns)
+                spec_fault(w, pointer, "too_large", NULL, NULL,
+                           "auc keeps the scores of all validation rows: %llu rows of %d are more than the %d that it "
+                           "may keep; take a smaller validation_split",
+                           (unsigned long long)split->count[BP_VALIDATION], columns, BP_AUC_SCORES_MAX);
+        }
+    }
+}
+
 void spec_fit(struct spec_work *w)
 {
     struct bp_problems problems;
@@ -133,6 +157,7 @@ void spec_fit(struct spec_work *w)
         w->error = err;
     } else {
         check_validation(w, &split);
+        check_auc(w, &plan, &split);
         settle_batch(w, &plan, &split);
         warn_single_rows(w, &plan, &split);
         check_memory(w, &plan, split.count[BP_TRAIN]);

@@ -163,7 +163,7 @@ static void test_layers(void **state)
         {LAYERS("8,{'type':'multi_head_attention','heads':2}"), "/layers/1", "incompatible"},
         {LAYERS("{'type':'multi_head_attention'}"), "/layers/0/heads", "required"},
         {LAYERS("{'type':'dense','units':4,'activation':'relu','weights':[[1]]}"), "/layers/0/weights",
-         "not_supported"},
+         "shape_mismatch"},
         {LAYERS("{'name':'a','type':'dense','units':4,'activation':'relu'},{'name':'a','type':'flatten'}"),
          "/layers/1/name", "duplicate"},
         {LAYERS("{'name':'input','type':'flatten'}"), "/layers/0/name", "bad_value"},
@@ -201,10 +201,20 @@ static void test_names(void **state)
         {"{" IRIS ",'optimizer':'adm'}", "/optimizer", "unknown_name"},
         {"{" IRIS ",'optimizer':{'type':'adm'}}", "/optimizer/type", "unknown_name"},
         {"{" IRIS ",'loss':'cross'}", "/loss", "unknown_name"},
-        {"{" IRIS ",'loss':'huber'}", "/loss", "not_supported"},
-        {"{" IRIS ",'loss':{'type':'cross_entropy','label_smoothing':0.1}}", "/loss/label_smoothing",
-         "not_supported"},
-        {"{" IRIS ",'metrics':['f1_macro']}", "/metrics/0", "not_supported"},
+        {"{" IRIS ",'loss':'huber'}", "/loss", "incompatible"},
+        {"{" IRIS ",'loss':{'type':'cross_entropy','label_smoothing':1.0}}", "/loss/label_smoothing", "out_of_range"},
+        {"{" HOUSES ",'metrics':['f1_macro']}", "/metrics/0", "incompatible"},
+        {"{" IRIS ",'metrics':[{'type':'top_k','k':0}]}", "/metrics/0/k", "out_of_range"},
+        {"{" IRIS ",'metrics':['top_k',{'type':'top_k','k':2}]}", "/metrics/1", "duplicate"},
+        {"{" IRIS ",'loss':{'type':'quantile','q':0}}", "/loss/q", "out_of_range"},
+        {"{" HOUSES ",'loss':'hinge'}", "/loss", "incompatible"},
+        {"{" HOUSES ",'loss':'kl_div'}", "/loss", "incompatible"},
+        {"{" HOUSES ",'class_weights':'balanced'}", "/class_weights", "incompatible"},
+        {"{" IRIS ",'class_weights':'fair'}", "/class_weights", "bad_value"},
+        {"{" IRIS ",'class_weights':{'setosa':-1}}", "/class_weights/setosa", "out_of_range"},
+        {"{" IRIS ",'class_weights':{'rosa':1}}", "/class_weights/rosa", "unknown_class"},
+        {"{" IRIS ",'sample_weight':'species'}", "/sample_weight", "conflict"},
+        {"{" IRIS ",'target_scale':'standard'}", "/target_scale", "incompatible"},
         {"{" IRIS ",'metrics':['accuracy','acuracy']}", "/metrics/1", "unknown_name"},
         {"{" IRIS ",'metrics':['accuracy','accuracy']}", "/metrics/1", "duplicate"},
         {"{" IRIS ",'metrics':['rmse']}", "/metrics/0", "incompatible"},
@@ -224,12 +234,16 @@ static void test_names(void **state)
          "/training/on_divergence/lr_factor", "out_of_range"},
         {"{" IRIS ",'precision':'float64'}", "/precision", "not_supported"},
         {"{" IRIS ",'defaults':'keras'}", "/defaults", "not_supported"},
-        {"{'dataset':{'name':'iris','target':'species','class_weights':'balanced'},'layers':[8]}",
-         "/dataset/class_weights", "not_supported"},
+        {"{'dataset':{'name':'iris','target':'species','class_weights':3},'layers':[8]}", "/dataset/class_weights",
+         "bad_value"},
         {"{'dataset':{'name':'iris','target':'species','split_by':'x'},'layers':[8]}", "/dataset/split_by",
          "not_supported"},
-        {"{'dataset':'iris','target':['species','petal_width'],'layers':[8]}", "/target", "not_supported"},
-        {"{'dataset':'iris','target':'features','layers':[8]}", "/target", "not_supported"},
+        {"{'dataset':'iris','target':['species','petal_with'],'layers':[8]}", "/target/1", "unknown_column"},
+        {"{'dataset':'iris','target':['species','species'],'layers':[8]}", "/target/1", "duplicate"},
+        {"{'dataset':'iris','target':['species','petal_width'],'layers':[8],'loss':'mse'}", "/loss", "incompatible"},
+        {"{'dataset':'iris','target':'features','layers':[8],'loss':'poisson'}", "/loss", "incompatible"},
+        {"{'dataset':'iris','target':'species','heads':[{'target':'petal_width'}],'layers':[8]}", "/target",
+         "conflict"},
         {"{" IRIS ",'early_stopping':{'monitor':'val_f1'}}", "/early_stopping/monitor", "unknown_name"},
         {"{" IRIS ",'validation_split':0,'early_stopping':{'monitor':'val_loss'}}", "/early_stopping/monitor",
          "unknown_name"},
@@ -289,7 +303,7 @@ static void test_all_at_once(void **state)
     assert_non_null(fixture_entry(s.problems.errors, "/loss", "unknown_name"));
     assert_int_equal(json_array_size(s.problems.errors), 7);
     json_t *loss = fixture_entry(s.problems.errors, "/loss", "unknown_name");
-    fixture_is(loss, "/allowed", "['cross_entropy','bce','mse']");
+    fixture_is(loss, "/allowed", "['cross_entropy','bce','mse','mae','huber','hinge','poisson','quantile','kl_div']");
     fixture_is(loss, "/suggestion", "'mse'");
     fixture_is(fixture_entry(s.problems.errors, "/learning_rte", "unknown_field"), "/suggestion", "'lr'");
     fixture_is(fixture_entry(s.problems.errors, "/dataset", "dataset_not_found"), "/suggestion", "'iris'");
