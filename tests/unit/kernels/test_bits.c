@@ -122,6 +122,36 @@ static void run_update(const struct bp_kernels *k, int which, int n, float *out)
         k->sgd((size_t)n, &up, p, x, which == 0 ? NULL : m);
 }
 
+/* The other rules, in the order of kernels.h; from 8 on: rmsprop without centring, clip. */
+static void run_rule(const struct bp_kernels *k, int which, int n, float *out)
+{
+    bp_update_kernel *const rules[] = {k->amsgrad,  k->nadam, k->adamax, k->rmsprop, k->adagrad,
+                                       k->adadelta, k->lion,  k->lamb,   k->rmsprop};
+    struct bp_update up = {.lr = 0.01f,
+                           .grad_scale = 0.9f,
+                           .decay = 0.001f,
+                           .shrink = 0.999f,
+                           .momentum = which == 8 ? 0 : 0.9f,
+                           .beta1 = 0.9f,
+                           .beta2 = 0.999f,
+                           .eps = 1e-6f,
+                           .step_size = 0.002f,
+                           .root_scale = 3.1f,
+                           .fresh_size = 0.0007f,
+                           .initial = 0.1f,
+                           .first = n % 2 == 0,
+                           .centered = which == 3};
+    float *p = out, *g = out + WIDTH, *slot[3] = {out + 2 * WIDTH, out + 3 * WIDTH, out + 4 * WIDTH};
+    memcpy(p, y, sizeof(float) * (size_t)n);
+    memcpy(g, x, sizeof(float) * (size_t)n);
+    for (int s = 0; s < 3; s++)
+        memcpy(slot[s], s == 1 ? u : target, sizeof(float) * (size_t)n);
+    if (which < 9)
+        rules[which]((size_t)n, &up, p, g, slot);
+    else
+        k->clip((size_t)n, 0.7f, 0.3f, g);
+}
+
 static void run_gemm(const struct bp_kernels *k, int mode, int n, float *out)
 {
     int depth = n < 29 ? n : 29, m = ROWS;
@@ -236,6 +266,16 @@ static const struct {
     {"sgd, nesterov", run_update, 2, 0xcec75a4c8e2e90a6},
     {"sgd, dampening", run_update, 3, 0xe7e291cd3d51177e},
     {"adam", run_update, 4, 0x3e664f593fe9cf97},
+    {"amsgrad", run_rule, 0, 0x92f978563a5092f1},
+    {"nadam", run_rule, 1, 0xafd44233a219711d},
+    {"adamax", run_rule, 2, 0x103a00a45d21db4f},
+    {"rmsprop, centered, momentum", run_rule, 3, 0xdb53a4bd96631d5b},
+    {"adagrad", run_rule, 4, 0xff1455830697cae4},
+    {"adadelta", run_rule, 5, 0xb4385df361e5576e},
+    {"lion", run_rule, 6, 0x1534aee9b2667034},
+    {"lamb", run_rule, 7, 0xaa01f028ae2b5582},
+    {"rmsprop", run_rule, 8, 0x2c013dd156196147},
+    {"clip", run_rule, 9, 0x75cfe419ce817c3f},
     {"gemm", run_gemm, 0, 0x515243002f7bdf49},
     {"gemm, transposed, accumulate", run_gemm, 1, 0x178818076fc968ee},
     {"channels, columns", run_channels, 0, 0x318637c6bc19f294},
