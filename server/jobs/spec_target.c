@@ -336,6 +336,12 @@ static bool settle_autoencoder(struct spec_work *w)
                    "an autoencoder gives back its own input, which are numbers: its loss is mse, mae or huber");
         return false;
     }
+    const json_t *window = json_object_get(dataset, "window");
+    if (window && !json_is_null(window)) {
+        spec_fault(w, "/dataset/target", "incompatible", NULL, column_names(w->table),
+                   "an autoencoder gives back single rows: with \"window\" name the column to predict");
+        return false;
+    }
     if (task && strcmp(task, "regression") != 0) {
         spec_fault(w, "/dataset/task", "incompatible", "regression", NULL, "an autoencoder is a regression");
         return false;
