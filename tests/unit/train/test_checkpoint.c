@@ -256,6 +256,60 @@ static void test_finished(void **state)
     free(end);
 }
 
+/* The checkpoint as an older version would have written it: the last `cut` bytes of the header left out. malloc'd. */
+static uint8_t *as_version(const uint8_t *now, size_t now_size, uint32_t version, size_t cut)
+{
+    struct bp_checkpoint_layout layout;
+    uint64_t hash;
+    uint8_t *old = malloc(now_size);
+    size_t head;
+
+    assert_non_null(old);
+    assert_int_equal(bp_checkpoint_layout(now, now_size, now_size, &layout, NULL), BP_OK);
+    head = layout.params - cut;
+    memcpy(old, now, head);
+    memcpy(old + 8, &version, sizeof version);
+    memcpy(old + head, now + layout.params, now_size - layout.params - 8);
+    hash = bp_hash_bytes(BP_HASH_START, old, now_size - cut - 8);
+    memcpy(old + now_size - cut - 8, &hash, 8);
+    return old;
+}
+
+/* Checkpoints of every version so far are read. */
+static void test_older_versions(void **state)
+{
+    static const struct {
+        uint32_t version;
+        size_t cut; /* bytes of the header that came later */
+    } versions[] = {{2, 58}, {1, 66}};
+    struct bp_train_config c = config();
+    struct bp_train_hooks hooks = {.ctx = &trainer, .command = pause_at_27};
+    struct bp_trainer *kept = trainer, *from;
+    uint8_t *now;
+    size_t now_size;
+
+    (void)state;
+    c.metrics = 1u << BP_METRIC_LOSS; /* the first version had no counts */
+    trainer = from = trainer_new(&c, graph, &data);
+    assert_int_equal(bp_trainer_run(from, &hooks, NULL), BP_RUN_PAUSED);
+    now = encode(from, &now_size);
+    for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
+        uint8_t *old = as_version(now, now_size, versions[i].version, versions[i].cut);
+        struct bp_trainer *to = trainer_new(&c, graph, &data);
+        struct bp_error err = {0};
+        bool exact = false;
+
+        assert_int_equal(bp_checkpoint_restore(to, old, now_size - versions[i].cut, &exact, &err), BP_OK);
+        assert_true(exact && hash_state(to) == hash_state(from) && to->at.step == 27);
+        assert_true(to->at.rate_factor == 1.0 && to->at.plateau.lr == c.optimizer.lr && isnan(to->at.last_loss));
+        bp_trainer_free(to);
+        free(old);
+    }
+    free(now);
+    bp_trainer_free(from);
+    trainer = kept;
+}
+
 static void test_small_buffer(void **state)
 {
     size_t n = 7;
@@ -270,11 +324,11 @@ static void test_small_buffer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole_state),  cmocka_unit_test(test_read),
-        cmocka_unit_test(test_layout),       cmocka_unit_test(test_every_truncation),
-        cmocka_unit_test(test_every_bit),    cmocka_unit_test(test_forged),
-        cmocka_unit_test(test_foreign),      cmocka_unit_test(test_finished),
-        cmocka_unit_test(test_small_buffer),
+        cmocka_unit_test(test_whole_state),    cmocka_unit_test(test_read),
+        cmocka_unit_test(test_layout),         cmocka_unit_test(test_every_truncation),
+        cmocka_unit_test(test_every_bit),      cmocka_unit_test(test_forged),
+        cmocka_unit_test(test_foreign),        cmocka_unit_test(test_finished),
+        cmocka_unit_test(test_older_versions), cmocka_unit_test(test_small_buffer),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
