@@ -35,7 +35,7 @@ static bp_status add_head(struct bp_graph *graph, const struct spec_heads *heads
     bp_status status = heads->several ? add_output(graph, index, wanted, from, &head.node, err) : BP_OK;
     if (status)
         return status;
-    snprintf(head.label, sizeof head.label, "%s", heads->several ? h->label : "");
+    snprintf(head.label, sizeof head.label, "%s", h->label);
     status = bp_graph_add_output(graph, &head, err);
     if (!status && graph->heads[index].outputs != wanted)
         status = bp_fail(err, BP_INVALID, "the network ends with %d outputs, but the target needs %d",

@@ -106,11 +106,14 @@ bp_status spec_heads_read(const json_t *doc, const struct bp_table *table, struc
             if (strcmp(out.head[k].label, h->label) == 0)
                 snprintf(h->label, sizeof h->label, "%zu", i); /* two names that begin alike: the number */
     }
-    if (status)
+    if (status) {
         spec_heads_done(&out);
-    else
-        *ret = out;
-    return status;
+        return status;
+    }
+    if (n == 1)
+        out.head[0].label[0] = 0; /* nothing to tell apart */
+    *ret = out;
+    return BP_OK;
 }
 
 void spec_heads_done(struct spec_heads *heads)
@@ -140,7 +143,7 @@ bool spec_monitor_read(const json_t *doc, const char *name, struct bp_monitor *r
         size_t length = strlen(word);
         if (strncmp(name, word, length) != 0 || name[length] != '_')
             continue;
-        for (int h = 0; h < heads.n && heads.several && !found; h++)
+        for (int h = 0; h < heads.n && heads.n > 1 && !found; h++)
             if (strcmp(name + length + 1, heads.head[h].label) == 0) {
                 m.metric = (enum bp_metric)i;
                 m.head = h + 1;

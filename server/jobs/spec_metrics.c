@@ -117,7 +117,7 @@ static json_t *watchable(const struct spec_work *w, const struct spec_heads *hea
     for (int part = 0; part < (validation ? 2 : 1); part++) {
         const char *prefix = part ? "val_" : "";
         add_name(names, prefix, "loss", "");
-        for (int h = 0; h < heads->n && heads->several; h++)
+        for (int h = 0; h < heads->n && heads->n > 1; h++)
             add_name(names, prefix, "loss", heads->head[h].label);
         json_array_foreach(json_object_get(w->doc, "metrics"), i, value) {
             const char *metric = spec_kind(value, "type");
@@ -125,7 +125,7 @@ static json_t *watchable(const struct spec_work *w, const struct spec_heads *hea
             if (m == BP_METRIC_LOSS || m == BP_METRIC_COUNT || (m == BP_METRIC_AUC && !part))
                 continue;
             add_name(names, prefix, metric, "");
-            for (int h = 0; h < heads->n && heads->several; h++)
+            for (int h = 0; h < heads->n && heads->n > 1; h++)
                 if (bp_metric_applies(m, heads->head[h].loss))
                     add_name(names, prefix, metric, heads->head[h].label);
         }

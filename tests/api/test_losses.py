@@ -380,3 +380,12 @@ def test_refusals_explain(daemon, noise, change, pointer, word):
     spec = {"dataset": "noise", "layers": [4], **change}
     found = faults(daemon, spec)
     assert pointer in found and word in found[pointer]["detail"], found
+
+
+def test_a_list_of_one_head_has_plain_names(daemon):
+    daemon.upload("mixed", mixed())
+    job = daemon.train({"dataset": "mixed", "features": ["a", "b"], "layers": [8], "heads": [{"target": "amount"}],
+                        "epochs": 5, "early_stopping": {"monitor": "val_rmse"}})
+    assert job["model"]["layers"][-1]["name"] == "output_1" and "val_rmse" in job["metrics"]["last"]
+    assert "rmse" in evaluate(daemon, job, split="all")["metrics"]
+    assert "value" in predict(daemon, job, [{"a": 0, "b": 0}])[0]
