@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ASK_STEPS 64 /* steps between two questions whether to go on */
+#define ASK_STEPS 64  /* steps between two questions whether to go on */
+#define CLIP_EPS 1e-6 /* as the trainer has it: keeps the factor finite at norm 0 */
 
 struct run {
     const struct bp_graph *graph;
@@ -119,10 +120,21 @@ static bp_status differentiate(struct run *run, uint64_t step, double *ret_loss,
     return BP_OK;
 }
 
+/* The factor of clipping by the norm. */
 static double clip(const struct run *run, double norm)
 {
-    double limit = run->options->clip_grad_norm;
-    return limit > 0 && norm > limit ? limit / norm : 1;
+    double factor = run->options->clip_grad_norm > 0 ? run->options->clip_grad_norm / (norm + CLIP_EPS) : 1;
+    return factor < 1 ? factor : 1;
+}
+
+static double rate(const struct run *run, uint64_t step)
+{
+    const struct bp_trace_options *o = run->options;
+    struct bp_schedule_at at = {.epoch = (int64_t)step - 1,
+                                .epochs = o->epochs > o->steps ? o->epochs : o->steps,
+                                .step = (int64_t)step - 1,
+                                .steps_per_epoch = 1};
+    return bp_schedule_rate(&o->schedule, o->optimizer.lr, &at);
 }
 
 /* Whether a tensor is a bias: by its name, as all ops call theirs. */
@@ -135,8 +147,10 @@ static bool is_bias(const struct bp_tensor *tensor)
 /* The fourth step. `before` are the parameters as they are: frozen biases go back to it. */
 static void update(struct run *run, double scale, uint64_t step, const double *before)
 {
-    const struct bp_optimizer *optimizer = &run->options->optimizer;
-    bp_optimizer_step(optimizer, run->model, NULL, optimizer->lr, scale, step);
+    double limit = run->options->clip_grad_value;
+    for (size_t i = 0; limit > 0 && i < run->model->nparams; i++)
+        run->model->grads[i] = fmin(fmax(scale * run->model->grads[i], -limit), limit);
+    bp_optimizer_step(&run->options->optimizer, run->model, NULL, rate(run, step), limit > 0 ? 1 : scale, step);
     for (int t = 0; run->options->freeze_biases && t < run->graph->ntensors; t++) {
         const struct bp_tensor *tensor = &run->graph->tensors[t];
         if (!tensor->statistic && is_bias(tensor))
@@ -191,6 +205,7 @@ static bp_status last_step(struct run *run, struct bp_error *err)
     keep(run);
     memcpy(trace->gradient, run->model->grads, bytes);
     trace->gradient_scale = clip(run, trace->gradient_norm);
+    trace->rate = rate(run, step);
     update(run, trace->gradient_scale, step, trace->before);
     memcpy(trace->after, run->model->params, bytes);
     trace->penalty_after = bp_optimizer_penalty(run->model);
@@ -230,6 +245,8 @@ bp_status bp_trace_new(const struct bp_graph *graph, const struct bp_trace_optio
     struct run run = {.graph = graph, .options = options};
     if (options->rows < 1 || options->steps < 1)
         return bp_fail(err, BP_INVALID, "a trace takes at least one row and one step");
+    if (options->schedule.kind == BP_SCHEDULE_PLATEAU)
+        return bp_fail(err, BP_INVALID, "the schedule plateau follows results of epochs, which a trace has not");
     bp_status status = prepare(&run, params, stats, err);
     if (status == BP_OK) {
         load(&run, run.exec, input, target);

@@ -14,14 +14,19 @@
 
 #include "graph/graph.h"
 #include "train/optimizer.h"
+#include "train/schedule.h"
 
 struct bp_trace_options {
     struct bp_optimizer optimizer;
-    double clip_grad_norm;        /* global norm; 0 for none */
-    uint64_t seed;                /* of dropout */
-    int rows;                     /* at least 1: all of them are one batch */
-    int64_t steps;                /* at least 1: the last one is laid open, those before it are only done */
-    bool freeze_biases;           /* gradients of biases are computed, but not applied: so do some textbooks */
+    struct bp_schedule
+        schedule;           /* each step is an epoch of its own; plateau, which looks at results, is BP_INVALID */
+    int64_t epochs;         /* of the schedule: so many, or as many as there are steps */
+    double clip_grad_norm;  /* global norm; 0 for none */
+    double clip_grad_value; /* each element, after that; 0 for none */
+    uint64_t seed;          /* of dropout */
+    int rows;               /* at least 1: all of them are one batch */
+    int64_t steps;          /* at least 1: the last one is laid open, those before it are only done */
+    bool freeze_biases;     /* gradients of biases are computed, but not applied: so do some textbooks */
     bool (*cancelled)(void *ctx); /* asked now and then; true ends it with BP_STOPPED; NULL: never */
     void *ctx;
 };
@@ -40,7 +45,8 @@ struct bp_trace {
     double loss, loss_after;           /* mean over the rows, summed over the heads; of the data alone */
     double penalty, penalty_after;     /* of l1 and l2: what is minimised is the sum of both */
     double gradient_norm;              /* of all gradients together */
-    double gradient_scale;             /* what clipping multiplied them by; 1 for none */
+    double gradient_scale;             /* what clipping by the norm multiplied them by; 1 for none */
+    double rate;                       /* of the step, by the schedule */
     double **value;                    /* per node: (rows, elements), as the forward pass left it */
     double **delta;                    /* per node: the error signal dL/dvalue; NULL where nothing below wants it */
     double **row_loss;                 /* per head: (rows) */

@@ -179,12 +179,13 @@ static json_t *trace_json(const struct bp_worked *w, const struct bp_trace *trac
     json_t *heads = json_array();
     for (int h = 0; h < w->graph->nheads; h++)
         json_array_append_new(heads, head_json(w, trace, h));
-    return json_pack("{s:s, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:O, s:o, s:o, s:o, s:o, s:O}", "object", "trace",
-                     "step", (json_int_t)options->steps, "rows", w->rows, "loss", bp_json_number(trace->loss),
-                     "loss_after", bp_json_number(trace->loss_after), "penalty", bp_json_number(trace->penalty),
-                     "penalty_after", bp_json_number(trace->penalty_after), "gradient_norm",
-                     bp_json_number(trace->gradient_norm), "gradient_scale", bp_json_number(trace->gradient_scale),
-                     "optimizer", json_object_get(w->spec, "optimizer"), "input",
+    return json_pack("{s:s, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:O, s:o, s:o, s:o, s:o, s:O}", "object",
+                     "trace", "step", (json_int_t)options->steps, "rows", w->rows, "loss",
+                     bp_json_number(trace->loss), "loss_after", bp_json_number(trace->loss_after), "penalty",
+                     bp_json_number(trace->penalty), "penalty_after", bp_json_number(trace->penalty_after),
+                     "gradient_norm", bp_json_number(trace->gradient_norm), "gradient_scale",
+                     bp_json_number(trace->gradient_scale), "rate", bp_json_number(trace->rate), "optimizer",
+                     json_object_get(w->spec, "optimizer"), "input",
                      rows_json(trace->value[0], w->rows, &w->graph->nodes[0].shape), "dL_dinput",
                      rows_json(trace->delta[0], w->rows, &w->graph->nodes[0].shape), "layers", layers_json(w, trace),
                      "outputs", heads, "warnings", w->warnings);
@@ -215,7 +216,10 @@ static void run(struct bp_reply *reply, const struct bp_worked *w, struct bp_tra
     struct bp_text text = {0};
     struct bp_error err;
     options->optimizer = w->config->optimizer;
+    options->schedule = w->config->schedule;
+    options->epochs = w->config->epochs;
     options->clip_grad_norm = w->config->clip_grad_norm;
+    options->clip_grad_value = w->config->clip_grad_value;
     options->seed = w->config->seed;
     options->rows = w->rows;
     options->cancelled = bp_patience_over;

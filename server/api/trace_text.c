@@ -123,11 +123,13 @@ static void place(const struct bp_shape *shape, int64_t i, char *ret, size_t siz
 static void update(struct bp_text *text, const struct bp_worked *w, const struct bp_trace *trace,
                    const struct bp_trace_options *options)
 {
-    bp_text_add(text, "\n4. UPDATE: %s with rate %g%s\n", bp_optimizer_name(options->optimizer.kind),
-                options->optimizer.lr, options->freeze_biases ? ", biases left alone" : "");
+    bp_text_add(text, "\n4. UPDATE: %s with rate %g%s\n", bp_optimizer_name(options->optimizer.kind), trace->rate,
+                options->freeze_biases ? ", biases left alone" : "");
     bp_text_add(text, "norm of all gradients %.9g", trace->gradient_norm);
     if (trace->gradient_scale < 1)
         bp_text_add(text, ", clipped: all are multiplied by %.9g", trace->gradient_scale);
+    if (options->clip_grad_value > 0)
+        bp_text_add(text, ", each element within +-%g", options->clip_grad_value);
     bp_text_add(text, "\n");
     for (int t = 0; t < w->graph->ntensors; t++) {
         const struct bp_tensor *tensor = &w->graph->tensors[t];

@@ -224,6 +224,10 @@ static bool make_spec(struct bp_reply *reply, json_t *body, bool shapes, struct 
         goto out;
     w->graph = w->plan.graph;
     w->config = &w->plan.config;
+    if (!shapes && json_is_object(json_object_get(w->spec, "init_from"))) {
+        refuse(reply, "init_from", "incompatible", "is for jobs; here name the job itself: {\"job\": \"job_…\"}");
+        goto out;
+    }
     if (shapes)
         ok = true;
     else

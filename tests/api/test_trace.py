@@ -198,3 +198,15 @@ def test_refusals(daemon, problem):
     assert daemon.post("/v1/trace", json={"job": "job_none", "layers": [1]}) == problem(422, "invalid", "/layers")
     assert daemon.post("/v1/trace", data="[1]").status_code in (400, 422)
     assert daemon.post("/v1/trace?render=csv", json=MAZUR).status_code in (400, 406)
+
+
+def test_schedule_and_clipping_by_value(daemon, problem):
+    spec = {"layers": [{"type": "dense", "units": 1, "weights": [[3]], "use_bias": False}], "loss": "mse",
+            "optimizer": {"type": "sgd", "lr": 0.1}, "inputs": [[2]], "targets": [[0]], "clip_grad_value": 3}
+    reply = trace(daemon, spec)
+    assert parameters(reply)["dense_1.weight"]["gradient"] == [[24]]
+    assert parameters(reply)["dense_1.weight"]["after"] == [[pytest.approx(3 - 0.1 * 3)]]
+    reply = trace(daemon, spec, lr_schedule={"type": "exponential", "gamma": 0.5}, steps=3)
+    assert reply["rate"] == pytest.approx(0.025)
+    assert parameters(reply)["dense_1.weight"]["after"] == [[pytest.approx(3 - 3 * (0.1 + 0.05 + 0.025))]]
+    assert daemon.post("/v1/trace", json={**spec, "lr_schedule": "plateau"}) == problem(422, "invalid", "plateau")
