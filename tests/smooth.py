@@ -1,4 +1,4 @@
-"""Two jobs on a table of smooth functions, and the hash of what they learn: for the tests that compare bytes."""
+"""Three jobs on a table of smooth functions, and the hash of what they learn: for the tests that compare bytes."""
 
 import hashlib
 import struct
@@ -32,6 +32,14 @@ SPECS = {
         "layers": [45, 21], "loss": "mse",
         "optimizer": {"type": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": True},
         "training": {"epochs": 5, "batch_size": 31},
+    },
+    "sequences": {
+        "dataset": {"name": "smooth", "target": "kind", "ignore": ["level", "x1*"], "order_by": "x11",
+                    "window": {"rows": 7, "stride": 2, "by": "color"}}, "seed": 3,
+        "model": {"layers": [{"type": "gru", "units": 17, "return_sequences": True},
+                             {"type": "simple_rnn", "units": 9, "return_sequences": True, "reverse": True},
+                             {"type": "lstm", "units": 21}]},
+        "training": {"epochs": 3, "batch_size": 40},
     },
 }
 

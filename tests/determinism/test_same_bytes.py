@@ -10,6 +10,7 @@ from smooth import SPECS, fingerprint, table
 GOLDEN = {
     "classes": "4056b24a3c114b79f10f3d044547a64ae97ad1ed5bf7f1828dde1e01144038a5",
     "values": "8a0eab367ed6d6c3dd210c04a3f7c49f3fd53eb88d114e84ae7dedb949db815b",
+    "sequences": "e7e9099aea19695a9995a987b5ebba1ae5b043c7ac73e55173f8ea4e0e82ff2a",
 }
 
 THREADS = [1, 2, 3, 5, 8]
@@ -64,9 +65,10 @@ def test_the_series_of_metrics_too(start):
     assert daemon.get(f"/v1/jobs/{one}/metrics").json() == daemon.get(f"/v1/jobs/{two}/metrics").json()
 
 
-def test_pause_and_resume_with_other_threads(start):
+@pytest.mark.parametrize("name, epochs", [("classes", 3000), ("sequences", 400)])
+def test_pause_and_resume_with_other_threads(start, name, epochs):
     """Paused in the middle, resumed by a daemon with another number of threads: the bytes of an undisturbed run."""
-    spec = {**SPECS["classes"], "training": {**SPECS["classes"]["training"], "epochs": 3000}}
+    spec = {**SPECS[name], "training": {**SPECS[name]["training"], "epochs": epochs}}
     daemon = start("--threads", "3")
     undisturbed = fingerprint(daemon, daemon.train({**spec, "threads": 3})["id"], "latest")
 
