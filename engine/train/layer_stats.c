@@ -14,7 +14,7 @@
 
 #define PROBE_ROWS 256             /* enough to tell a unit that never answers from one that answers seldom */
 #define PROBE_ELEMENTS (1LL << 22) /* values kept of all rows together: 32 MB with their error signals */
-#define COST 45.0                  /* the probe's passes and sums, in steps of as many rows, times 100 / 3 */
+#define COST 80.0                  /* steps between samples, for each batch of rows in the probe and one more */
 #define LANES 8                    /* partial sums of a pass over activations: independent, added in order */
 #define FLAT 0.05                  /* of the steepest slope: below it a unit is saturated */
 
@@ -118,7 +118,7 @@ static struct bp_exec_options exec_options(const struct bp_graph *graph, const s
         .capacity = probe_rows(graph, o->nrows), .training = true, .keep_all = true, .threads = o->threads};
 }
 
-/* Steps between two samples: a probe of as many rows as a batch costs about COST * 3 % of a step. */
+/* Steps between two samples. A probe of as many rows as a batch, with its sums, costs about two and a half steps. */
 static int64_t interval_of(int rows, int batch)
 {
     return (int64_t)ceil(COST * (1.0 + (double)rows / (double)batch));
