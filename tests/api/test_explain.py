@@ -1,7 +1,9 @@
 """Why this answer: the error signals and input gradients of one row, against differences and against PyTorch."""
 
+import gzip
 import json
 import math
+import random
 import struct
 
 import pytest
@@ -167,3 +169,61 @@ def test_refusals(daemon, flowers, body, code):
 def test_a_value_needs_its_target(daemon, houses):
     assert explain(daemon, houses, {"row": HOUSE}, status=422)["code"] == "target_required"
     assert explain(daemon, houses, {"row": HOUSE, "target": "dear"}, status=422)["code"] == "invalid_target"
+
+
+def test_batch_normalization_is_explained_as_it_predicts(daemon):
+    daemon.upload("flowers", data.flowers())
+    job = daemon.train({"dataset": "flowers", "target": "species", "epochs": 15, "optimizer": {"type": "adam", "lr": 0.01},
+                        "layers": [{"type": "dense", "units": 12}, {"type": "batch_norm"},
+                                   {"type": "activation", "activation": "tanh"}]})
+    [plain] = daemon.post(f"/v1/jobs/{job['id']}/predict", json=[FLOWER]).json()["predictions"]
+    e = explain(daemon, job, {"row": FLOWER, "target": "setosa"})
+    assert math.isclose(e["loss"], -math.log(plain["probabilities"]["setosa"]), rel_tol=1e-4)
+    for nudge in e["nudges"]:
+        assert math.isclose(nudge["actual"], nudge["predicted"], rel_tol=0.1, abs_tol=1e-5)
+
+
+def test_pixels_are_explained_as_one_column(daemon):
+    images = bytes([0, 0, 8, 3]) + struct.pack(">III", 40, 4, 4) + bytes((i * 7 + j * (i % 2)) % 251 for i in range(40) for j in range(16))
+    labels = bytes([0, 0, 8, 1]) + struct.pack(">I", 40) + bytes(i % 2 for i in range(40))
+    reply = daemon.post("/v1/datasets", files={"name": (None, "tiles"), "inputs": ("i.gz", gzip.compress(images)),
+                                               "targets": ("t.gz", gzip.compress(labels))})
+    assert reply.status_code in (200, 201), reply.text
+    job = daemon.train({"dataset": "tiles", "target": "target", "layers": [8], "epochs": 5})
+    e = explain(daemon, job, {"row": list(range(16)), "target": 1})
+    [column] = e["columns"]
+    assert (column["kind"], column["count"], len(column["largest"])) == ("array", 16, 10) and e["nudges"] == []
+    sizes = [abs(p["gradient"]) for p in column["largest"]]
+    assert sizes == sorted(sizes, reverse=True) and all(p["value"] == p["index"] for p in column["largest"])
+    hard = daemon.get(f"/v1/jobs/{job['id']}/examples?limit=1").json()["data"][0]
+    assert len(hard["row"]["inputs"]) == 4 and hard["row"]["inputs"][0][0] == (hard["index"] * 7) % 251
+
+
+def test_an_autoencoder_explains_its_own_input(daemon):
+    daemon.upload("flowers", data.flowers())
+    job = daemon.train({"dataset": {"name": "flowers", "target": "features", "ignore": ["species"]}, "epochs": 10,
+                        "layers": [{"type": "dense", "units": 2, "activation": "tanh"}]})
+    e = explain(daemon, job, {"row": FLOWER})
+    assert e["loss"] > 0 and len(e["columns"]) == 4 and e["target_assumed"] is False
+    for nudge in e["nudges"]:  # the target moves with the input: the gradient by the input alone is not all of it
+        assert math.isfinite(nudge["predicted"]) and math.isfinite(nudge["actual"])
+
+
+def test_windows(daemon):
+    r = random.Random(7)
+    rows, level = [], 0.0
+    for t in range(300):
+        level = 0.8 * level + r.gauss(0, 1)
+        rows.append([f"{level:.4f}", f"{r.gauss(0, 1):.4f}", "up" if level > 0 else "down"])
+    daemon.upload("series", data.csv(["a", "b", "state"], rows))
+    job = daemon.train({"dataset": {"name": "series", "target": "state", "window": {"rows": 5, "stride": 1}},
+                        "layers": [{"type": "gru", "units": 6}], "epochs": 4})
+    window = [{"a": float(a), "b": float(b)} for a, b, _ in rows[10:15]]
+    e = explain(daemon, job, {"row": window, "target": "up"})
+    columns = by_column(e)
+    assert all(c["kind"] == "sequence" and len(c["gradients"]) == 5 for c in columns.values())
+    hard = daemon.get(f"/v1/jobs/{job['id']}/examples?limit=3").json()["data"]
+    for entry in hard:
+        assert [row["a"] for row in entry["row"]] == [float(rows[i][0]) for i in range(entry["index"] - 4, entry["index"] + 1)]
+        loss = explain(daemon, job, {"row": [{k: row[k] for k in "ab"} for row in entry["row"]], "target": entry["target"]})["loss"]
+        assert math.isclose(loss, entry["loss"], rel_tol=1e-3)
