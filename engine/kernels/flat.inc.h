@@ -169,7 +169,7 @@ static void kernel_adam(size_t n, const struct bp_update *u, bp_real *p, const b
 #define BP_KERNEL_TABLE(title)                                                                                       \
     {                                                                                                                \
         .amsgrad = kernel_amsgrad, .nadam = kernel_nadam, .adamax = kernel_adamax, .rmsprop = kernel_rmsprop,        \
-        .adagrad = kernel_adagrad, .adadelta = kernel_adadelta, .lion = kernel_lion, .lamb = kernel_lamb,            \
+        .adagrad = kernel_adagrad, .adadelta = kernel_adadelta, .lion = kernel_lion, .lamb = kernel_lamb, .lamb_moments = kernel_lamb_moments,            \
         .clip = kernel_clip, .lstm = kernel_lstm, .lstm_gradient = kernel_lstm_gradient, .gru = kernel_gru,          \
         .gru_gradient = kernel_gru_gradient, .multiply = kernel_multiply, .channel_moment = kernel_channel_moment,   \
         .channel_apply = kernel_channel_apply, .channel_products = kernel_channel_products,                          \

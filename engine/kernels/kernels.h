@@ -113,7 +113,8 @@ struct bp_update {
  *   adagrad   s = (first ? initial : s) + g^2; p -= lr g / (sqrt(s) + eps)
  *   adadelta  v with beta2; d = sqrt(a + eps) / sqrt(v + eps) g; a = beta2 a + (1 - beta2) d^2; p -= lr d
  *   lion      p = shrink p - lr sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g      (g without decay)
- *   lamb      g becomes step_size m / (sqrt(v) root_scale + eps) + decay p; p stays: the caller goes on with the norms
+ *   lamb      p -= lr (step_size m / (sqrt(v) root_scale + eps) + decay p), the moments being those that lamb_moments
+ *             has made of g without decay; g is not looked at
  */
 typedef void bp_update_kernel(size_t n, const struct bp_update *u, bp_real *p, bp_real *g, bp_real *const slot[]);
 
@@ -280,6 +281,9 @@ struct bp_kernels {
      * Values of m and v below the smallest normal number become 0 by an explicit compare. */
     void (*sgd)(size_t n, const struct bp_update *u, bp_real *p, const bp_real *g, bp_real *v);
     void (*adam)(size_t n, const struct bp_update *u, bp_real *p, const bp_real *g, bp_real *m, bp_real *v);
+    /* The first half of lamb: the moments; returns the sum of squares of the direction in the brackets, in double. */
+    double (*lamb_moments)(size_t n, const struct bp_update *u, const bp_real *p, const bp_real *g,
+                           bp_real *const slot[]);
     bp_update_kernel *amsgrad, *nadam, *adamax, *rmsprop, *adagrad, *adadelta, *lion, *lamb;
     /* x = factor x, drawn to -limit .. limit; NaN stays. */
     void (*clip)(size_t n, bp_real factor, bp_real limit, bp_real *x);

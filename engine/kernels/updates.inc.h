@@ -126,19 +126,39 @@ static void kernel_adadelta(size_t n, const struct bp_update *u, bp_real *p, bp_
     }
 }
 
-static void kernel_lamb(size_t n, const struct bp_update *u, bp_real *p, bp_real *g, bp_real *const slot[])
+/* lamb's direction, from the moments as they are now */
+V16_INLINE v16 lamb_direction(const struct bp_update *u, v16 p, v16 m, v16 v)
 {
-    v16 eps = v16_set(u->eps), grad_scale = v16_set(u->grad_scale), decay = v16_set(u->decay);
-    v16 root_scale = v16_set(u->root_scale), step = v16_set(u->step_size);
+    v16 root = v16_fma(v16_sqrt(v), v16_set(u->root_scale), v16_set(u->eps));
+    return v16_fma(v16_set(u->decay), p, v16_div(v16_mul(v16_set(u->step_size), m), root));
+}
+
+static double kernel_lamb_moments(size_t n, const struct bp_update *u, const bp_real *p, const bp_real *g,
+                                  bp_real *const slot[])
+{
+    v16 grad_scale = v16_set(u->grad_scale);
+    v16d sum = v16d_zero();
     for (size_t i = 0; i < n; i += LANES) {
         int count = v16_count(i, n);
-        v16 pi = v16_load_n(p + i, count), gi = v16_mul(grad_scale, v16_load_n(g + i, count));
+        v16 gi = v16_mul(grad_scale, v16_load_n(g + i, count));
         v16 mi = update_average(u->beta1, v16_load_n(slot[0] + i, count), gi);
         v16 vi = update_square(u->beta2, v16_load_n(slot[1] + i, count), gi);
-        v16 root = v16_fma(v16_sqrt(vi), root_scale, eps);
         v16_store_n(slot[0] + i, mi, count);
         v16_store_n(slot[1] + i, vi, count);
-        v16_store_n(g + i, v16_fma(decay, pi, v16_div(v16_mul(step, mi), root)), count);
+        sum = v16d_add_squares(sum, lamb_direction(u, v16_load_n(p + i, count), mi, vi));
+    }
+    return v16d_sum(sum);
+}
+
+static void kernel_lamb(size_t n, const struct bp_update *u, bp_real *p, bp_real *g, bp_real *const slot[])
+{
+    v16 lr = v16_set(-u->lr);
+    (void)g;
+    for (size_t i = 0; i < n; i += LANES) {
+        int count = v16_count(i, n);
+        v16 pi = v16_load_n(p + i, count), mi = v16_load_n(slot[0] + i, count);
+        v16 direction = lamb_direction(u, pi, mi, v16_load_n(slot[1] + i, count));
+        v16_store_n(p + i, v16_fma(lr, direction, pi), count);
     }
 }
 

@@ -198,6 +198,13 @@ static bp_update_kernel *rule_of(const struct bp_kernels *kernels, const struct 
     }
 }
 
+static void slots_at(const struct bp_model *model, size_t at, bp_real *ret[BP_SLOTS_MAX])
+{
+    for (int s = 0; s < model->nslots; s++) {
+        ret[s] = model->slots[s] + at;
+    }
+}
+
 /* One update of n neighbouring parameters from `at`. */
 static void update_range(const struct step *w, const struct bp_update *u, size_t at, size_t n)
 {
@@ -206,9 +213,7 @@ static void update_range(const struct step *w, const struct bp_update *u, size_t
     const struct bp_model *model = w->model;
     bp_real *p = model->params + at, *g = model->grads + at, *slots[BP_SLOTS_MAX] = {NULL};
 
-    for (int s = 0; s < model->nslots; s++) {
-        slots[s] = model->slots[s] + at;
-    }
+    slots_at(model, at, slots);
     if (rule != NULL) {
         rule(n, u, p, g, slots);
     } else if (w->optimizer->kind == BP_SGD) {
@@ -232,12 +237,12 @@ static void step_chunk(void *arg, int task, int thread)
     }
 }
 
-/* lamb's step of one tensor: first its direction and the two norms, chunk by chunk, then the update. */
+/* lamb's step of one tensor: first the moments and the two norms, chunk by chunk, then the update. */
 struct layer {
     const struct step *step;
     const struct bp_tensor *tensor;
     size_t chunk;
-    struct bp_update update;                             /* the second stage's: sgd with the rate of this tensor */
+    struct bp_update update;                             /* its rate is that of this tensor */
     double parameters[TASKS_MAX], directions[TASKS_MAX]; /* sums of squares */
 };
 
@@ -249,31 +254,33 @@ static size_t layer_range(const struct layer *l, int task, size_t *ret_n)
     return l->tensor->offset + first;
 }
 
-static void direct_chunk(void *arg, int task, int thread)
+static void moments_chunk(void *arg, int task, int thread)
 {
     struct layer *l = arg;
     const struct bp_kernels *kernels = bp_kernels_current();
+    const struct bp_model *model = l->step->model;
+    bp_real *slots[BP_SLOTS_MAX] = {NULL};
     size_t n, at = layer_range(l, task, &n);
 
     (void)thread;
-    l->parameters[task] = kernels->sum_squares(n, l->step->model->params + at);
-    update_range(l->step, &l->step->update[l->tensor->decay], at, n);
-    l->directions[task] = kernels->sum_squares(n, l->step->model->grads + at);
+    slots_at(model, at, slots);
+    l->parameters[task] = kernels->sum_squares(n, model->params + at);
+    l->directions[task] = kernels->lamb_moments(n, &l->update, model->params + at, model->grads + at, slots);
 }
 
-static void follow_chunk(void *arg, int task, int thread)
+static void layer_chunk(void *arg, int task, int thread)
 {
     const struct layer *l = arg;
     size_t n, at = layer_range(l, task, &n);
 
     (void)thread;
-    bp_kernels_current()->sgd(n, &l->update, l->step->model->params + at, l->step->model->grads + at, NULL);
+    update_range(l->step, &l->update, at, n);
 }
 
 static void step_layers(const struct step *w, struct bp_team *team, double lr)
 {
     const struct bp_graph *graph = w->model->graph;
-    struct layer l = {.step = w, .update = {.grad_scale = 1.0f, .shrink = 1.0f}};
+    struct layer l = {.step = w};
 
     for (int t = 0; t < graph->ntensors; t++) {
         double parameters = 0.0, directions = 0.0;
@@ -283,15 +290,16 @@ static void step_layers(const struct step *w, struct bp_team *team, double lr)
         if (l.tensor->statistic || !l.tensor->trainable) {
             continue;
         }
+        l.update = w->update[l.tensor->decay];
         l.chunk = chunk_size(l.tensor->count);
         tasks = chunk_count(l.tensor->count);
-        bp_team_for(team, tasks, direct_chunk, &l);
+        bp_team_for(team, tasks, moments_chunk, &l);
         for (int i = 0; i < tasks; i++) {
             parameters += l.parameters[i];
             directions += l.directions[i];
         }
         l.update.lr = (bp_real)(parameters > 0.0 && directions > 0.0 ? lr * sqrt(parameters / directions) : lr);
-        bp_team_for(team, tasks, follow_chunk, &l);
+        bp_team_for(team, tasks, layer_chunk, &l);
     }
 }
 

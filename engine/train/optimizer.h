@@ -3,7 +3,7 @@
  * The update rules of PyTorch, over flat ranges of the model's state block; lamb and lion, which PyTorch does not
  * have, are those of You et al. (2019) and Chen et al. (2023). The exact expressions are in kernels.h: struct bp_kernels
  * for sgd and adam, bp_update_kernel for the others. lamb takes its rate times |p| / |u| for each tensor p and its
- * direction u, where neither norm is 0; it leaves u in the place of the gradients.
+ * direction u, where neither norm is 0.
  *
  * Everything that depends on the step number (bias corrections) is computed in double from the step number alone,
  * so an optimizer has no state besides its slots.

@@ -146,6 +146,8 @@ static void run_rule(const struct bp_kernels *k, int which, int n, float *out)
     memcpy(g, x, sizeof(float) * (size_t)n);
     for (int s = 0; s < 3; s++)
         memcpy(slot[s], s == 1 ? u : target, sizeof(float) * (size_t)n);
+    if (which == 7)
+        out[5 * WIDTH] = (float)k->lamb_moments((size_t)n, &up, p, g, slot);
     if (which < 9)
         rules[which]((size_t)n, &up, p, g, slot);
     else
@@ -273,7 +275,7 @@ static const struct {
     {"adagrad", run_rule, 4, 0xff1455830697cae4},
     {"adadelta", run_rule, 5, 0xb4385df361e5576e},
     {"lion", run_rule, 6, 0x1534aee9b2667034},
-    {"lamb", run_rule, 7, 0xaa01f028ae2b5582},
+    {"lamb", run_rule, 7, 0x3ae2789f48052528},
     {"rmsprop", run_rule, 8, 0x2c013dd156196147},
     {"clip", run_rule, 9, 0x75cfe419ce817c3f},
     {"gemm", run_gemm, 0, 0x515243002f7bdf49},
