@@ -370,7 +370,8 @@ static void what_does_not_fit(void **state)
     refused("between 1 and", POOL(.size = {2, 0}, .stride = {2, 2}), 3, 1, 4, 4);
     refused("needs [channels, height, width]", POOL(.kind = BP_POOL_GLOBAL_AVG), 1, 4, 0, 0);
     refused("must be 12", (struct bp_node){.kind = BP_OP_RESHAPE, .u.reshape = {2, {3, 5}}}, 1, 12, 0, 0);
-    refused("vector of codes", (struct bp_node){.kind = BP_OP_EMBEDDING, .u.embedding = {3, 2}}, 2, 3, 4, 0);
+    refused("vector of codes",
+            (struct bp_node){.kind = BP_OP_EMBEDDING, .u.embedding = {.input_dim = 3, .output_dim = 2}}, 2, 3, 4, 0);
 }
 
 int main(void)
