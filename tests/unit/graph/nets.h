@@ -147,4 +147,66 @@ static inline struct bp_graph *net_random(struct net_dice *dice, int units)
     return graph;
 }
 
+/* A node with two inputs. */
+static inline int net_join(struct bp_graph *graph, struct bp_node node, int a, int b)
+{
+    struct bp_error err = {0};
+    int index = -1;
+    snprintf(node.name, sizeof node.name, "n%d", graph->nnodes);
+    node.ninputs = 2;
+    node.input[0] = a;
+    node.input[1] = b;
+    if (bp_graph_add(graph, &node, &index, &err) != BP_OK)
+        fail_msg("%s", err.message);
+    return index;
+}
+
+/* A random network of vectors with normalization and joins, in which rows meet: forks everywhere, since a join reads
+ * any two earlier layers that fit. */
+static inline struct bp_graph *net_random_joined(struct net_dice *dice, int units)
+{
+    struct bp_graph *graph = net_new(1, 1 + net_throw(dice, 9), 0, 0);
+    int layers = 4 + net_throw(dice, 16);
+    for (int i = 0; i < layers; i++) {
+        int last = graph->nnodes - 1, other = net_throw(dice, graph->nnodes);
+        int from = net_throw(dice, 3) ? last : other;
+        bool learns = net_throw(dice, 4) != 0,
+             alike = bp_shape_equal(&graph->nodes[from].shape, &graph->nodes[other].shape);
+        struct bp_node norm = {.trainable = learns,
+                               .u.norm = {.eps = 1e-2, .momentum = 0.1, .groups = 1, .affine = net_throw(dice, 3)}};
+        switch (net_throw(dice, 8)) {
+        case 0:
+        case 1:
+            norm.kind = net_throw(dice, 3) ? BP_OP_BATCH_NORM : BP_OP_GROUP_NORM;
+            net_add(graph, norm, from);
+            break;
+        case 2:
+            norm.kind = BP_OP_LAYER_NORM;
+            net_add(graph, norm, from);
+            break;
+        case 3:
+            net_join(graph, (struct bp_node){.kind = net_throw(dice, 3) ? BP_OP_ADD : BP_OP_MULTIPLY}, from,
+                     alike ? other : from);
+            break;
+        case 4:
+            if (graph->nodes[from].shape.dim[0] + graph->nodes[other].shape.dim[0] <= 2 * units)
+                net_join(graph, (struct bp_node){.kind = BP_OP_CONCAT, .u.concat = {BP_AXIS_CHANNELS}}, from, other);
+            break;
+        case 5:
+            net_act(graph, from, net_throw(dice, 2) ? BP_TANH : BP_SOFTSIGN, 0);
+            break;
+        default:
+            net_add(graph,
+                    (struct bp_node){.kind = BP_OP_DENSE,
+                                     .trainable = learns,
+                                     .u.dense = {.units = 1 + net_throw(dice, units), .use_bias = true}},
+                    from);
+        }
+    }
+    net_head(graph, net_dense(graph, graph->nnodes - 1, 3), BP_LOSS_CROSS_ENTROPY, 1);
+    if (net_throw(dice, 2))
+        net_head(graph, net_act(graph, net_throw(dice, graph->nnodes), BP_TANH, 0), BP_LOSS_MSE, 0.5);
+    return graph;
+}
+
 #endif

@@ -42,10 +42,10 @@ static void finish(struct bp_graph *graph, int node)
     net_head(graph, net_dense(graph, net_flatten(graph, node), 3), BP_LOSS_CROSS_ENTROPY, 1);
 }
 
-/* Checks all elements of a graph and frees it. */
-static void check(struct bp_graph *graph, int rows, uint64_t seed)
+/* Checks up to so many elements of each tensor of a graph, spread over it, and frees the graph. */
+static void check_some(struct bp_graph *graph, int rows, uint64_t seed, int64_t max_elements)
 {
-    struct bp_gradcheck_options options = {.seed = seed, .rows = rows};
+    struct bp_gradcheck_options options = {.seed = seed, .rows = rows, .max_elements = max_elements};
     struct bp_gradcheck_tensor tensors[96];
     struct bp_error err = {0};
     double backward, numeric;
@@ -67,6 +67,11 @@ static void check(struct bp_graph *graph, int rows, uint64_t seed)
         fail_msg("only %lld of %lld were compared (rows %d, seed %d)", (long long)checked,
                  (long long)(checked + kinks), rows, (int)seed);
     bp_graph_free(graph);
+}
+
+static void check(struct bp_graph *graph, int rows, uint64_t seed)
+{
+    check_some(graph, rows, seed, 40);
 }
 
 static const int shapes[][4] = {
@@ -312,6 +317,15 @@ static void attention_with_a_mask(void **state)
     }
 }
 
+static void random_networks(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 30; seed++) {
+        struct net_dice dice = {.seed = 1000 + seed};
+        check_some(net_random_joined(&dice, 7), 5, seed, 6);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -327,6 +341,7 @@ int main(void)
         cmocka_unit_test(attention_of_all_kinds),
         cmocka_unit_test(wide_attention),
         cmocka_unit_test(attention_with_a_mask),
+        cmocka_unit_test(random_networks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
