@@ -274,8 +274,10 @@ static void a_check_finds_damage(void **state)
     assert_ok(f, open_store(f, 0));
     for (int i = 0; i < 200; i++) {
         struct bp_job_row row = new_job(BP_JOB_QUEUED);
+        row.tags = (char *)"{\"owner\":\"lea\",\"n\":\"3\"}";
         insert_job(f, &row);
     }
+    assert_ok(f, bp_store_check(f->store, &f->err)); /* nothing sound is taken for damaged */
     close_store(f);
     db_path(f, path);
     size_t size;
