@@ -274,7 +274,7 @@ static void interpret(const struct bp_head *head, const struct bp_transform_targ
                       const float *y, float *to, int width)
 {
     int n = head->outputs;
-    for (int r = 0; r < rows; r++, y += n, x += n, to += width) {
+    for (int r = 0; r < rows; r++, y += n, x += target->inputs ? n : 0, to += width) {
         double squares = 0;
         interpret_row(head, target, y, to);
         for (int j = 0; j < n && target->inputs; j++)

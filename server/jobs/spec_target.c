@@ -12,9 +12,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CLASSES_GUESS 20 /* more different integers look like a quantity */
-#define NAMES_LISTED 100 /* names shown for a missing one: there may be thousands of columns */
-#define SUM_SLACK 1e-3   /* how far from 1 the shares of a distribution may sum to, rounded as they may be */
+#define CLASSES_GUESS 20     /* more different integers look like a quantity */
+#define NAMES_LISTED 100     /* names shown for a missing one: there may be thousands of columns */
+#define SUM_SLACK 1e-3       /* how far from 1 the shares of a distribution may sum to, rounded as they may be */
+#define SUMS_CHECKED 1000000 /* values of a table that are looked at: a submission is answered at once */
 
 static json_t *dataset_of(const struct spec_work *w)
 {
@@ -90,9 +91,10 @@ static void add_heads(struct spec_work *w, const json_t *heads)
         json_t *target = json_object_get(head, "target");
         snprintf(pointer, sizeof pointer, "/model/heads/%zu/target", i);
         add_list(w, pointer, target);
+        w->target_faults |= !target; /* told when its members were checked */
         if (json_is_array(target))
             json_array_extend(all, target);
-        else
+        else if (target)
             json_array_append(all, target);
     }
     bool one = json_is_string(given) && json_array_size(all) == 1 && json_equal(given, json_array_get(all, 0));
@@ -252,7 +254,7 @@ static bool shares_fit(struct spec_work *w, const struct bp_table_column *const 
             "\"target\": [\"p_a\", \"p_b\"]; with one column use bce");
         return false;
     }
-    for (uint64_t r = 0; r < w->table->nrows; r++) {
+    for (uint64_t r = 0; r < w->table->nrows && r < SUMS_CHECKED / (uint64_t)outputs; r++) {
         double sum = 0;
         bool negative = false;
         for (int i = 0; i < n; i++)

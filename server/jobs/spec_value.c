@@ -151,6 +151,8 @@ json_t *spec_check_string(struct spec_work *w, const struct bp_field *f, const j
     if ((f->flags & BP_SINGLE) && json_is_array(v)) {
         if (json_array_size(v) > 1 && (f->flags & BP_MANY))
             return check_strings(w, f, v);
+        if (json_array_size(v) == 0)
+            return spec_wrong_type(w, v, f->flags & BP_MANY ? "a name, or a list of names" : "a string");
         if (json_array_size(v) != 1) {
             spec_fault(w, NULL, "not_supported", NULL, NULL,
                        "several values are not supported by this version, got %zu", json_array_size(v));

@@ -389,3 +389,14 @@ def test_a_list_of_one_head_has_plain_names(daemon):
     assert job["model"]["layers"][-1]["name"] == "output_1" and "val_rmse" in job["metrics"]["last"]
     assert "rmse" in evaluate(daemon, job, split="all")["metrics"]
     assert "value" in predict(daemon, job, [{"a": 0, "b": 0}])[0]
+
+
+@pytest.mark.parametrize("heads, pointer", [
+    ([{"loss": "mse"}], "/heads/0/target"), ([{"target": []}], "/heads/0/target"), ([], "/heads"),
+    ([{"target": "y"}, {"loss": "mse"}], "/heads/1/target"), ([{"target": "y", "weight": -1}], "/heads/0/weight"),
+    ([{"target": "y", "loss": {"type": "huber", "delta": -1}}], "/heads/0/loss/delta"),
+    ([{"target": ["y", "wild"], "loss": "mse"}], "/heads/0/loss"), ("y", "/heads"), ([7], "/heads/0"),
+    ([{"target": "y", "task": "regression"}], "/heads/0/task"),
+])
+def test_heads_that_make_no_sense(daemon, noise, heads, pointer):
+    assert pointer in faults(daemon, {"dataset": "noise", "layers": [4], "heads": heads})
