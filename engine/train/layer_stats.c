@@ -65,7 +65,7 @@ static int find_layers(const struct bp_graph *graph, struct bp_layer_info *infos
 
     for (int i = 1; i < graph->nnodes; i++) {
         const struct bp_node *node = &graph->nodes[i];
-        struct bp_layer_info info = {.name = node->name, .kind = node->kind, .node = i, .hidden = true};
+        struct bp_layer_info info = {.name = node->name, .type = bp_node_type(node), .node = i, .hidden = true};
 
         if (!has_parameters(graph, node) && node->kind != BP_OP_ACTIVATION) {
             continue;
@@ -315,7 +315,7 @@ static double alike_share(const struct bp_model *model, const struct bp_node *no
     const float *first;
     size_t units, each, same = 0;
 
-    if ((node->kind != BP_OP_DENSE && node->kind != BP_OP_CONV) || weight->shape.rank < 2 ||
+    if (weight == NULL || (node->kind != BP_OP_DENSE && node->kind != BP_OP_CONV) || weight->shape.rank < 2 ||
         weight->shape.dim[0] < 2) {
         return NAN;
     }

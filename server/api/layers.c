@@ -87,7 +87,7 @@ static bool is_asked(const struct asked *a, int layer)
 static json_t *layers_json(const struct asked *a)
 {
     const struct bp_layer_history *h = &a->history;
-    const struct bp_layer_point **points = malloc((h->n + 1) * sizeof *points);
+    const struct bp_layer_point **points = malloc((h->n + 1) * sizeof(void *));
     json_t *layers = points ? json_array() : NULL;
     for (int l = 0; layers && l < h->nlayers; l++) {
         size_t n = 0;

@@ -84,7 +84,7 @@ static bool arrange(struct bp_diagnosis *d)
     for (size_t i = 0; i < h->n; i++)
         n += i == 0 || h->points[i].step != h->points[i - 1].step;
     d->nlayers = h->nlayers;
-    d->points = calloc(n * (size_t)h->nlayers + 1, sizeof *d->points);
+    d->points = calloc(n * (size_t)h->nlayers + 1, sizeof(void *));
     d->sorting = malloc((n + 1) * sizeof *d->sorting);
     if (!d->points || !d->sorting)
         return false;
