@@ -41,7 +41,7 @@ struct bp_layer_stat {
 /* What is fixed about a layer. */
 struct bp_layer_info {
     const char *name; /* of the node with the parameters; borrowed from the graph */
-    enum bp_op_kind kind;
+    const char *type; /* of that node: "dense", "conv2d", … */
     int node, output;              /* the node, and the one whose value is the activation (maybe the same) */
     enum bp_activation activation; /* BP_LINEAR where there is none */
     bool hidden;                   /* no head's loss is taken at its output */

@@ -249,7 +249,7 @@ static void hook_layers(void *ctx, const struct bp_layer_sample *sample)
         row->layer = i + 1;
         row->hidden = info->hidden;
         snprintf(row->name, sizeof row->name, "%s", info->name);
-        snprintf(row->type, sizeof row->type, "%s", bp_op_name(info->kind));
+        snprintf(row->type, sizeof row->type, "%s", info->type);
         snprintf(row->activation, sizeof row->activation, "%s", bp_activation_name(info->activation));
     }
 }
