@@ -468,8 +468,8 @@ static void backward(const struct bp_call *call)
     memset(b.planes, 0, sizes.planes * sizeof *b.planes);
     for (int group = 0; group < g.groups; group++) {
         bp_real *turned = b.turned;
-        for (int y = 0; y < g.sh; y++)
-            for (int x = 0; x < g.sw; x++) {
+        for (int y = 0; y < g.sh && y < g.ih; y++)
+            for (int x = 0; x < g.sw && x < g.iw; x++) {
                 struct reach v = reach_down(&g, y), h = reach_across(&g, x);
                 turned += turn_weights(&g, &v, &h, weight_of(call) + (size_t)group * sizes.turned, turned);
             }
@@ -478,8 +478,8 @@ static void backward(const struct bp_call *call)
             fill_planes(call->kernels, b.planes, plane, b.across.extent, b.down.before, b.across.before,
                         call->dy + at * result, g.out, g.oh, g.ow);
             const bp_real *w = b.turned;
-            for (int y = 0; y < g.sh; y++)
-                for (int x = 0; x < g.sw; x++) {
+            for (int y = 0; y < g.sh && y < g.ih; y++)
+                for (int x = 0; x < g.sw && x < g.iw; x++) {
                     struct reach v = reach_down(&g, y), h = reach_across(&g, x);
                     backward_phase(&b, y, x, w, call->dx[0] + at * image);
                     w += (size_t)g.in * (size_t)g.out * (size_t)v.taps * (size_t)h.taps;

@@ -113,7 +113,7 @@ static json_t *layer_json(const struct bp_worked *w, const struct bp_trace *trac
     json_t *inputs = json_array();
     for (int k = 0; k < node->ninputs; k++)
         json_array_append_new(inputs, json_string(nodes[node->input[k]].name));
-    json_t *out = json_pack("{s:s, s:s, s:o, s:o}", "name", node->name, "type", bp_op_name(node->kind), "inputs",
+    json_t *out = json_pack("{s:s, s:s, s:o, s:o}", "name", node->name, "type", bp_node_type(node), "inputs",
                             inputs, "shape", shape_json(&nodes[l->last].shape));
     if (function || l->a > 0)
         if (nodes[l->last].kind == BP_OP_ACTIVATION)

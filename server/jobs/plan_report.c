@@ -48,7 +48,7 @@ static json_t *layer_json(const struct bp_graph *graph, int index)
     json_t *out = json_object();
     json_object_set_new(out, "name", json_string(node->name));
     json_object_set_new(out, "type", json_string(bp_node_type(node)));
-    if (function || node->kind == BP_OP_DENSE)
+    if (function || node->kind == BP_OP_DENSE || node->kind == BP_OP_CONV)
         json_object_set_new(out, "activation",
                             json_string(bp_activation_name(function ? function->u.activation.kind : BP_LINEAR)));
     json_object_set_new(out, "output_shape", shape_json(&node->shape));
