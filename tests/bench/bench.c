@@ -20,6 +20,18 @@
 #include <string.h>
 #include <time.h>
 
+#define PACE_MAX 4096 /* durations kept of each kind of step */
+
+/* How long steps take, those with a sample of the layers apart from the others: in CPU time, so that other processes do
+ * not matter, and as medians. */
+struct pace {
+    bool sampled; /* the step going on */
+    double last;
+    int n[2];
+    double seconds[2][PACE_MAX];
+    int64_t step, interval; /* of the last sample, and the steps between the last two */
+};
+
 struct arguments {
     const char *workloads, *only;
     int threads, repeat, layer_stats;
@@ -37,6 +49,7 @@ struct bench {
     struct bp_split split;
     float *rows; /* inputs, then one float of target */
     double deadline, begin;
+    struct pace *pace; /* NULL without --layer-stats */
     int64_t warm_samples, samples;
     double seconds;
 };
@@ -45,6 +58,13 @@ static double now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double cpu(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -209,9 +229,43 @@ static enum bp_command command(void *ctx, int *threads)
     return now() >= b->deadline ? BP_CANCEL : BP_GO_ON;
 }
 
+static void keep_pace(struct pace *pace)
+{
+    int *n = &pace->n[pace->sampled];
+    pace->seconds[pace->sampled][*n % PACE_MAX] = cpu() - pace->last;
+    (*n)++;
+    pace->sampled = false;
+    pace->last = cpu();
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *seconds, int n)
+{
+    n = n < PACE_MAX ? n : PACE_MAX;
+    qsort(seconds, (size_t)n, sizeof *seconds, ascending);
+    return n ? seconds[n / 2] : 0;
+}
+
+/* What sampling costs once its interval is reached (before that, samples are at powers of two). */
+static void print_pace(struct pace *pace, const char *name)
+{
+    double plain = median(pace->seconds[0], pace->n[0]), sampled = median(pace->seconds[1], pace->n[1]);
+    printf("{\"workload\":\"%s\",\"step_us\":%.2f,\"sampled_step_us\":%.2f,\"interval\":%lld,\"layer_stats_percent\":"
+           "%.2f}\n",
+           name, 1e6 * plain, 1e6 * sampled, (long long)pace->interval,
+           100 * (sampled - plain) / (plain * (double)(pace->interval > 0 ? pace->interval : 1)));
+}
+
 static void progress(void *ctx, const struct bp_progress *p)
 {
     struct bench *b = ctx;
+    if (b->pace)
+        keep_pace(b->pace);
     if (!b->warm_samples) { /* the first step also touches fresh memory */
         b->warm_samples = p->samples;
         b->begin = now();
@@ -233,7 +287,12 @@ static void epoch(void *ctx, const struct bp_progress *p, const struct bp_best *
 
 static void layers(void *ctx, const struct bp_layer_sample *sample)
 {
-    (void)ctx, (void)sample;
+    struct bench *b = ctx;
+    if (!b->pace)
+        return;
+    b->pace->sampled = true;
+    b->pace->interval = sample->step - b->pace->step;
+    b->pace->step = sample->step;
 }
 
 static bp_status checkpoint(void *ctx, struct bp_trainer *trainer, bool must, struct bp_error *err)
@@ -256,6 +315,8 @@ static double run_once(struct bench *b, double seconds)
     if (bp_trainer_new(&b->config, b->graph, &b->source, &b->split, &trainer, &err))
         die("no trainer", &err);
     b->warm_samples = b->samples = 0;
+    if (b->pace)
+        memset(b->pace, 0, sizeof *b->pace);
     b->deadline = now() + seconds;
     if (bp_trainer_run(trainer, &hooks, &err) == BP_RUN_FAILED)
         die("training failed", &err);
@@ -280,6 +341,7 @@ static void run(const json_t *w, const struct arguments *a)
             .log_every_steps = 1000,
             .threads = a->threads,
             .layer_stats = a->layer_stats != 0};
+        b.pace = a->layer_stats ? bp_alloc(sizeof *b.pace) : NULL;
         if (a->layer_stats) /* a run of a length for which the interval between samples is not stretched */
             b.config.epochs = 80000 / (1 + (int64_t)b.split.count[BP_TRAIN] / b.config.batch_size) + 1;
         double best = 0;
@@ -295,6 +357,9 @@ static void run(const json_t *w, const struct arguments *a)
                "\"fma_peak_gflops\":%.1f,\"fraction_of_peak\":%.3f,\"bytes\":%zu}\n",
                b.name, a->threads, bp_kernels_current()->name, best, flops, peak,
                peak > 0 ? best * flops * 1e-9 / peak : 0, bytes);
+        if (b.pace)
+            print_pace(b.pace, b.name);
+        bp_free(b.pace);
         fflush(stdout);
     }
     bp_graph_free(b.graph);
