@@ -39,7 +39,7 @@ static void node_line(struct bp_text *text, const struct bp_worked *w, const cha
 static void title(struct bp_text *text, const struct bp_worked *w, const struct bp_trace_layer *l)
 {
     const struct bp_node *last = &w->graph->nodes[l->last];
-    bp_text_add(text, "%s (%s%s%s)\n", l->node->name, bp_op_name(l->node->kind),
+    bp_text_add(text, "%s (%s%s%s)\n", l->node->name, bp_node_type(l->node),
                 last->kind == BP_OP_ACTIVATION ? ", " : "",
                 last->kind == BP_OP_ACTIVATION ? bp_activation_name(last->u.activation.kind) : "");
 }
@@ -85,7 +85,8 @@ static void losses(struct bp_text *text, const struct bp_worked *w, const struct
         predictions(text, w, head, "output", trace->value[head->node]);
         vectors(text, "loss", trace->row_loss[h], w->rows, 1);
     }
-    bp_text_add(text, "L = %.9g, the mean over the rows\n", trace->loss);
+    bp_text_add(text, "L = %.9g, the mean over the rows%s\n", trace->loss,
+                w->graph->nheads > 1 ? ", summed over the outputs" : "");
     if (trace->penalty > 0)
         bp_text_add(text, "and a penalty of %.9g on the weights\n", trace->penalty);
 }

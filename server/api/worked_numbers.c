@@ -227,7 +227,8 @@ static bool choose_rows(struct bp_reply *reply, const struct bp_table *table, co
         snprintf(pointer, sizeof pointer, "/rows/%zu", i);
         bp_problem(reply, 422, "invalid_rows", "rows are numbers of rows of the dataset, from 0 to %llu",
                    (unsigned long long)(table->nrows - 1));
-        bp_problem_at(reply, pointer, "out_of_range", NULL, NULL, "is no row of the dataset that has a target");
+        bp_problem_at(reply, pointer, "out_of_range", NULL, NULL,
+                      "is no row to learn from: there is none, it has no target, or no window ends with it");
         free(rows);
         return false;
     }

@@ -1,6 +1,8 @@
 """POST /v1/trace: published worked examples digit for digit, and steps that are the trainer's own."""
 
+import copy
 import math
+import random
 import re
 
 import pytest
@@ -210,3 +212,31 @@ def test_schedule_and_clipping_by_value(daemon, problem):
     assert reply["rate"] == pytest.approx(0.025)
     assert parameters(reply)["dense_1.weight"]["after"] == [[pytest.approx(3 - 3 * (0.1 + 0.05 + 0.025))]]
     assert daemon.post("/v1/trace", json={**spec, "lr_schedule": "plateau"}) == problem(422, "invalid", "plateau")
+
+
+def places(value, at=()):
+    """The places of all values within a value."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield at + (key,)
+        yield from places(child, at + (key,))
+
+
+def test_whatever_is_sent(daemon):
+    """Bodies with values of all kinds in wrong places are answered, and never with a fault of ours."""
+    dice = random.Random(7)
+    values = [None, True, 0, -1, 2, 1e308, 3.5, "x", [], {}, [[]], [[1]], [[[[[1]]]]], 10**12, [0] * 50, "relu", [None]]
+    picture = {"layers": [{"type": "conv2d", "filters": 2, "kernel_size": 2}, {"type": "flatten"}, 3],
+               "inputs": [[[[1, 2, 3], [4, 5, 6], [7, 8, 10]]]], "targets": [2],
+               "parameters": {"conv2d_1.bias": [1, 2]}}
+    for _ in range(120):
+        body = copy.deepcopy(dice.choice([MAZUR, picture]))
+        for _ in range(dice.randint(1, 2)):
+            at = dice.choice(list(places(body)))
+            owner = body
+            for key in at[:-1]:
+                owner = owner[key]
+            owner[at[-1]] = copy.deepcopy(dice.choice(values))
+        for path in ("/v1/trace", "/v1/trace?render=text", "/v1/gradients"):
+            reply = daemon.post(path, json=body)
+            assert reply.status_code in (200, 413, 422), (body, reply.text)
