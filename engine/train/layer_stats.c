@@ -451,6 +451,7 @@ const struct bp_layer_sample *bp_layer_sampler_after(struct bp_layer_sampler *s,
     s->sample.epoch = epoch;
     s->sample.step = step;
     s->sample.n = s->n;
+    s->sample.interval = s->interval;
     s->sample.infos = s->infos;
     s->sample.stats = s->stats;
     return &s->sample;

@@ -40,8 +40,8 @@ struct bp_layer_stat {
 
 /* What is fixed about a layer. */
 struct bp_layer_info {
-    const char *name; /* of the node with the parameters; borrowed from the graph */
-    const char *type; /* of that node: "dense", "conv2d", … */
+    const char *name;              /* of the node with the parameters; borrowed from the graph */
+    const char *type;              /* of that node: "dense", "conv2d", … */
     int node, output;              /* the node, and the one whose value is the activation (maybe the same) */
     enum bp_activation activation; /* BP_LINEAR where there is none */
     bool hidden;                   /* no head's loss is taken at its output */
@@ -54,6 +54,7 @@ struct bp_layer_sample {
     int n;
     const struct bp_layer_info *infos; /* n; borrowed, as the next */
     const struct bp_layer_stat *stats; /* n */
+    int64_t interval;                  /* steps between samples once the first are over; more in a very long run */
 };
 
 struct bp_layer_sampler;

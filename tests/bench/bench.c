@@ -29,7 +29,7 @@ struct pace {
     double last;
     int n[2];
     double seconds[2][PACE_MAX];
-    int64_t step, interval; /* of the last sample, and the steps between the last two */
+    int64_t interval; /* steps between samples, once the first are over */
 };
 
 struct arguments {
@@ -251,7 +251,7 @@ static double median(double *seconds, int n)
     return n ? seconds[n / 2] : 0;
 }
 
-/* What sampling costs once its interval is reached (before that, samples are at powers of two). */
+/* What sampling costs once the first steps are over, where samples are at powers of two. */
 static void print_pace(struct pace *pace, const char *name)
 {
     double plain = median(pace->seconds[0], pace->n[0]), sampled = median(pace->seconds[1], pace->n[1]);
@@ -291,8 +291,7 @@ static void layers(void *ctx, const struct bp_layer_sample *sample)
     if (!b->pace)
         return;
     b->pace->sampled = true;
-    b->pace->interval = sample->step - b->pace->step;
-    b->pace->step = sample->step;
+    b->pace->interval = sample->interval;
 }
 
 static bp_status checkpoint(void *ctx, struct bp_trainer *trainer, bool must, struct bp_error *err)
