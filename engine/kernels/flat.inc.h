@@ -169,18 +169,18 @@ static void kernel_adam(size_t n, const struct bp_update *u, bp_real *p, const b
 #define BP_KERNEL_TABLE(title)                                                                                       \
     {                                                                                                                \
         .amsgrad = kernel_amsgrad, .nadam = kernel_nadam, .adamax = kernel_adamax, .rmsprop = kernel_rmsprop,        \
-        .adagrad = kernel_adagrad, .adadelta = kernel_adadelta, .lion = kernel_lion, .lamb = kernel_lamb, .lamb_moments = kernel_lamb_moments,            \
-        .clip = kernel_clip, .lstm = kernel_lstm, .lstm_gradient = kernel_lstm_gradient, .gru = kernel_gru,          \
-        .gru_gradient = kernel_gru_gradient, .multiply = kernel_multiply, .channel_moment = kernel_channel_moment,   \
-        .channel_apply = kernel_channel_apply, .channel_products = kernel_channel_products,                          \
-        .channel_gradient = kernel_channel_gradient, .row_norm = kernel_row_norm,                                    \
-        .row_norm_gradient = kernel_row_norm_gradient, .row_norm_products = kernel_row_norm_products, .name = title, \
-        .loss_terms = kernel_loss_terms, .cross_entropy_smooth = kernel_cross_entropy_smooth,                        \
-        .multi_margin = kernel_multi_margin, .kl_div = kernel_kl_div, .pack = kernel_pack, .gemm = kernel_gemm,      \
-        .activation = kernel_activation, .activation_gradient = kernel_activation_gradient,                          \
-        .softmax = kernel_softmax, .softmax_gradient = kernel_softmax_gradient,                                      \
-        .cross_entropy = kernel_cross_entropy, .bce = kernel_bce, .mse = kernel_mse,                                 \
-        .column_sum = kernel_column_sum, .add = kernel_add, .scale = kernel_scale,                                   \
+        .adagrad = kernel_adagrad, .adadelta = kernel_adadelta, .lion = kernel_lion, .lamb = kernel_lamb,            \
+        .lamb_moments = kernel_lamb_moments, .clip = kernel_clip, .lstm = kernel_lstm,                               \
+        .lstm_gradient = kernel_lstm_gradient, .gru = kernel_gru, .gru_gradient = kernel_gru_gradient,               \
+        .multiply = kernel_multiply, .channel_moment = kernel_channel_moment, .channel_apply = kernel_channel_apply, \
+        .channel_products = kernel_channel_products, .channel_gradient = kernel_channel_gradient,                    \
+        .row_norm = kernel_row_norm, .row_norm_gradient = kernel_row_norm_gradient,                                  \
+        .row_norm_products = kernel_row_norm_products, .name = title, .loss_terms = kernel_loss_terms,               \
+        .cross_entropy_smooth = kernel_cross_entropy_smooth, .multi_margin = kernel_multi_margin,                    \
+        .kl_div = kernel_kl_div, .pack = kernel_pack, .gemm = kernel_gemm, .activation = kernel_activation,          \
+        .activation_gradient = kernel_activation_gradient, .softmax = kernel_softmax,                                \
+        .softmax_gradient = kernel_softmax_gradient, .cross_entropy = kernel_cross_entropy, .bce = kernel_bce,       \
+        .mse = kernel_mse, .column_sum = kernel_column_sum, .add = kernel_add, .scale = kernel_scale,                \
         .sum_squares = kernel_sum_squares, .patches = kernel_patches,                                                \
         .patches_transposed = kernel_patches_transposed, .copy_rows = kernel_copy_rows,                              \
         .depthwise = kernel_depthwise, .depthwise_gradient = kernel_depthwise_gradient, .row_sum = kernel_row_sum,   \

@@ -17,9 +17,9 @@
 #include "kernels/conv.inc.h"
 #include "kernels/pool.inc.h"
 
+#include "kernels/cells.inc.h"
 #include "kernels/elements.inc.h"
 #include "kernels/rows.inc.h"
-#include "kernels/cells.inc.h"
 
 #include "kernels/losses.inc.h"
 

@@ -76,8 +76,8 @@ struct bp_transform {
 };
 
 /* The source of a table whose samples are rows, whatever the windows. */
-bp_status bp_transform_bind(const struct bp_transform *transform, const struct bp_table *table,
-                            struct bp_source *ret, struct bp_error *err);
+bp_status bp_transform_bind(const struct bp_transform *transform, const struct bp_table *table, struct bp_source *ret,
+                            struct bp_error *err);
 /* Makes the samples of a source windows, where there are any. */
 bp_status bp_transform_link(const struct bp_transform *t, const struct bp_table *table, struct bp_source *source,
                             struct bp_error *err);

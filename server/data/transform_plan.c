@@ -188,8 +188,8 @@ static bp_status plan(struct bp_planning *p, struct bp_error *err)
     bp_status status;
     choose_columns(p);
     bp_planning_targets(p);
-    if ((status = bp_planning_sequence(p, err)) != BP_OK || (status = bp_planning_weight(p, err)) != BP_OK || (status = add_features(p, err)) != BP_OK ||
-        (status = bp_planning_heads(p, err)) != BP_OK)
+    if ((status = bp_planning_sequence(p, err)) != BP_OK || (status = bp_planning_weight(p, err)) != BP_OK ||
+        (status = add_features(p, err)) != BP_OK || (status = bp_planning_heads(p, err)) != BP_OK)
         return status;
     if (!bp_problems_any(p->problems)) {
         if ((status = bp_transform_place(p->t, err)) != BP_OK || (status = bp_planning_windows(p, err)) != BP_OK)
