@@ -66,24 +66,22 @@ static int first_inside(int i, int stride, int before)
     return start < 0 ? -start : 0;
 }
 
-/* Rows of a window at row oy of the result that are inside: first <= ky < end, and where row 0 and position `ox` are. */
+/* Of the windows of n positions from (oy, ox) on: the rows that are inside, first <= ky < end, and where tap 0 is. */
 struct window_rows {
     int first, end;
     ptrdiff_t start;
+    int left, right; /* taps of a row that are inside for one of the n positions at least */
 };
 
-static struct window_rows rows_at(const struct bp_window *w, int oy, int ox)
+static struct window_rows rows_at(const struct bp_window *w, int oy, int ox, int n)
 {
     int top = oy * w->sh - w->top, room = w->ih - top;
+    int left = w->left - (ox + n - 1) * w->sw, right = w->iw + w->left - ox * w->sw;
     return (struct window_rows){.first = first_inside(oy, w->sh, w->top),
                                 .end = room < w->kh ? room : w->kh,
-                                .start = (ptrdiff_t)top * w->iw + (ptrdiff_t)ox * w->sw - w->left};
-}
-
-/* Lane l of v where lo <= l < hi, else of `other`. */
-V16_INLINE v16 only_lanes(v16 v, v16 other, int lo, int hi)
-{
-    return v16_select(v16_first(lo), other, v16_select(v16_first(hi), v, other));
+                                .start = (ptrdiff_t)top * w->iw + (ptrdiff_t)ox * w->sw - w->left,
+                                .left = left > 0 ? left : 0,
+                                .right = right < w->kw ? right : w->kw};
 }
 
 /* A tap's values of n positions; `other` in lanes where the tap is outside. */
@@ -131,12 +129,21 @@ V16_INLINE void max_row(const struct bp_window *w, bool inside, const int step, 
     const v16 lowest = v16_set(-(bp_real)INFINITY);
     for (int ox = 0; ox < w->ow; ox += LANES) {
         int n = v16_count((size_t)ox, (size_t)w->ow);
-        struct window_rows rows = rows_at(w, oy, ox);
+        struct window_rows rows = rows_at(w, oy, ox, n);
         v16 best = lowest, at = first_taps(w, inside, rows.first, ox);
-        for (int ky = rows.first; ky < rows.end; ky++)
-            for (int kx = 0; kx < w->kw; kx++)
-                take_larger(tap_values(w, inside, x + rows.start + (ptrdiff_t)ky * w->iw, step, ox, n, kx, lowest),
-                            (bp_real)(ky * w->kw + kx), &best, &at);
+        for (int ky = rows.first; ky < rows.end; ky++) {
+            const bp_real *from = x + rows.start + (ptrdiff_t)ky * w->iw;
+            int tap = ky * w->kw, kx = rows.left;
+            for (; step == 2 && inside && kx + 1 < w->kw; kx += 2) { /* two taps of each position side by side */
+                int low = n > LANES / 2 ? LANES : 2 * n;
+                v16 a = v16_load_n(from + kx, low);
+                v16 b = low < 2 * n ? v16_load_n(from + kx + LANES, 2 * n - low) : v16_zero();
+                take_larger(v16_even(a, b), (bp_real)(tap + kx), &best, &at);
+                take_larger(v16_odd(a, b), (bp_real)(tap + kx + 1), &best, &at);
+            }
+            for (; kx < rows.right; kx++)
+                take_larger(tap_values(w, inside, from, step, ox, n, kx, lowest), (bp_real)(tap + kx), &best, &at);
+        }
         v16_store_n(y + ox, best, n);
         v16_store_n(index + ox, at, n);
     }
@@ -185,14 +192,14 @@ V16_INLINE void max_row_gradient(const struct bp_window *w, bool inside, const i
 {
     for (int ox = 0; ox < w->ow; ox += LANES) {
         int n = v16_count((size_t)ox, (size_t)w->ow);
-        struct window_rows rows = rows_at(w, oy, ox);
+        struct window_rows rows = rows_at(w, oy, ox, n);
         v16 d = v16_load_n(dy + ox, n), at = v16_load_n(index + ox, n);
         for (int ky = rows.first; ky < rows.end; ky++) {
             bp_real *to = dx + rows.start + (ptrdiff_t)ky * w->iw;
-            int tap = ky * w->kw, kx = 0;
+            int tap = ky * w->kw, kx = rows.left;
             for (; step == 2 && inside && kx + 1 < w->kw && (ox + n - 1) * 2 + kx + 1 < w->iw; kx += 2)
                 give_pairs(to + kx, chosen(d, at, tap + kx), chosen(d, at, tap + kx + 1), n, !set);
-            for (; kx < w->kw; kx++)
+            for (; kx < rows.right; kx++)
                 give_tap(w, inside, to, step, ox, n, kx, chosen(d, at, tap + kx));
         }
     }
@@ -228,10 +235,10 @@ V16_INLINE void avg_row(const struct bp_window *w, bool inside, const int step, 
     v16 count = v16_set((bp_real)(w->kh * w->kw)), zero = v16_zero();
     for (int ox = 0; ox < w->ow; ox += LANES) {
         int n = v16_count((size_t)ox, (size_t)w->ow);
-        struct window_rows rows = rows_at(w, oy, ox);
+        struct window_rows rows = rows_at(w, oy, ox, n);
         v16 sum = zero;
         for (int ky = rows.first; ky < rows.end; ky++)
-            for (int kx = 0; kx < w->kw; kx++)
+            for (int kx = rows.left; kx < rows.right; kx++)
                 sum = v16_add(sum,
                               tap_values(w, inside, x + rows.start + (ptrdiff_t)ky * w->iw, step, ox, n, kx, zero));
         v16_store_n(y + ox, v16_div(sum, count), n);
@@ -262,10 +269,10 @@ static void kernel_avg_pool_gradient(const struct bp_window *w, int planes, cons
         for (int oy = 0; oy < w->oh; oy++, dy += w->ow)
             for (int ox = 0; ox < w->ow; ox += LANES) {
                 int n = v16_count((size_t)ox, (size_t)w->ow);
-                struct window_rows rows = rows_at(w, oy, ox);
+                struct window_rows rows = rows_at(w, oy, ox, n);
                 v16 share = v16_div(v16_load_n(dy + ox, n), count);
                 for (int ky = rows.first; ky < rows.end; ky++)
-                    for (int kx = 0; kx < w->kw; kx++)
+                    for (int kx = rows.left; kx < rows.right; kx++)
                         give_tap(w, inside, dx + rows.start + (ptrdiff_t)ky * w->iw, w->sw, ox, n, kx, share);
             }
 }
