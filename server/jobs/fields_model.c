@@ -361,9 +361,10 @@ static const struct bp_field adam[] = {LR("0.001"), BETAS("[0.9, 0.999]"), EPS("
                                        BOOL("amsgrad", 0, "false", NULL, "keeps the largest second moment")};
 static const struct bp_field adamw[] = {LR("0.001"), BETAS("[0.9, 0.999]"), EPS("1e-8"), DECAY("0.01", DECOUPLED),
                                         BOOL("amsgrad", 0, "false", NULL, "keeps the largest second moment")};
-static const struct bp_field rmsprop[] = {LR("0.01"), REAL("alpha", 0, 1, BP_OPEN_MAX, "0.99", "rho", "decay"),
-                                          EPS("1e-8"), MOMENTUM, DECAY("0.0", ADDED),
-                                          BOOL("centered", 0, "false", NULL, "divides by the deviation instead")};
+static const struct bp_field rmsprop[] = {
+    LR("0.01"),          REAL("alpha", 0, 1, BP_OPEN_MAX, "0.99", "rho", "decay"),
+    EPS("1e-8"),         MOMENTUM,
+    DECAY("0.0", ADDED), BOOL("centered", 0, "false", NULL, "divides by the deviation instead")};
 static const struct bp_field adagrad[] = {
     LR("0.01"), REAL("initial_accumulator", 0, 1e6, 0, "0.0", NULL, "first value of the sums"), EPS("1e-10"),
     DECAY("0.0", ADDED)};
@@ -417,15 +418,16 @@ static const struct bp_field exponential[] = {
 static const struct bp_field polynomial[] = {REAL("power", 0, 100, BP_OPEN_MIN, "1.0", NULL, "power"), ETA_MIN};
 static const struct bp_field cosine[] = {ETA_MIN};
 static const struct bp_field restarts[] = {INT("period", 1, BP_EPOCHS_MAX, BP_REQUIRED, NULL, "t_0", "first period"),
-                                           INT("factor", 1, 100, 0, "1", "t_mult", "growth of the period"),
-                                           ETA_MIN};
-static const struct bp_field one_cycle[] = {REAL("max_lr", 0, 1e4, BP_OPEN_MIN | BP_NULLABLE, "null", NULL, "the highest rate; null: the optimizer's lr"),
-                                            REAL("pct_start", 0, 1, 0, "0.3", NULL, "share spent rising")};
-static const struct bp_field plateau[] = {REAL("factor", 0, 1, BP_OPEN_MIN | BP_OPEN_MAX, "0.1", "gamma", "factor"),
-                                          INT("patience", 0, BP_EPOCHS_MAX, 0, "10", NULL, "epochs to wait"),
-                                          REAL("threshold", 0, 1, 0, "0.0001", NULL, "share of the best that counts"),
-                                          INT("cooldown", 0, BP_EPOCHS_MAX, 0, "0", NULL, "epochs of rest after a drop"),
-                                          REAL("min_lr", 0, 1e4, 0, "0.0", NULL, "the lowest rate")};
+                                           INT("factor", 1, 100, 0, "1", "t_mult", "growth of the period"), ETA_MIN};
+static const struct bp_field one_cycle[] = {
+    REAL("max_lr", 0, 1e4, BP_OPEN_MIN | BP_NULLABLE, "null", NULL, "the highest rate; null: the optimizer's lr"),
+    REAL("pct_start", 0, 1, 0, "0.3", NULL, "share spent rising")};
+static const struct bp_field plateau[] = {
+    REAL("factor", 0, 1, BP_OPEN_MIN | BP_OPEN_MAX, "0.1", "gamma", "factor"),
+    INT("patience", 0, BP_EPOCHS_MAX, 0, "10", NULL, "epochs to wait"),
+    REAL("threshold", 0, 1, 0, "0.0001", NULL, "share of the best that counts"),
+    INT("cooldown", 0, BP_EPOCHS_MAX, 0, "0", NULL, "epochs of rest after a drop"),
+    REAL("min_lr", 0, 1e4, 0, "0.0", NULL, "the lowest rate")};
 static const struct bp_kind schedules[] = {
     {"constant", "none", 0, NONE, NULL, "the same rate throughout"},
     {"step", "step_lr", 0, FIELDS(step), NULL, "a drop every so many epochs"},

@@ -38,9 +38,9 @@ struct spec_work {
     int ntargets;
     const struct bp_table_column *targets[BP_TARGETS_MAX]; /* in the order of the heads */
     bool target_faults, autoencoder, task_settled;
-    struct bp_transform *transform;       /* NULL while the dataset part has faults */
-    bool monitor_inferred;                /* the monitor was not given */
-    struct bp_error error;                /* a failure that is not the user's; code BP_OK: none */
+    struct bp_transform *transform; /* NULL while the dataset part has faults */
+    bool monitor_inferred;          /* the monitor was not given */
+    struct bp_error error;          /* a failure that is not the user's; code BP_OK: none */
 };
 
 /* --- spec.c ---------------------------------------------------------------------------------------------------------
