@@ -38,11 +38,17 @@ def test_a_table(daemon, name):
     assert ended["status"] == "succeeded" and reached >= wanted
 
 
-def test_mnist(daemon):
+@pytest.fixture(scope="module")
+def mnist(daemon):
     part = {"inputs": "train-images-idx3", "targets": "train-labels-idx1", "test_inputs": "t10k-images-idx3",
             "test_targets": "t10k-labels-idx1"}
     files = [x for field, name in part.items() for x in ("-F", f"{field}=@{DATA}/mnist/{name}-ubyte.gz")]
     daemon.curl("-F", "name=mnist", *files, "/v1/datasets")
+    return daemon
+
+
+def test_mnist(mnist):
+    daemon = mnist
     spec = {"dataset": "mnist", "target": "target", "layers": [512, 256], "optimizer": "adam", "epochs": 15,
             "batch_size": 256, "training": {"early_stopping": {"monitor": "val_accuracy"}}}
     ended = daemon.wait(daemon.submit(spec)["id"], patience=1200)
@@ -54,8 +60,10 @@ def test_mnist(daemon):
     assert sum(map(sum, evaluated["confusion"]["counts"])) == 10000
 
 
-def test_attention_reads_mnist_row_by_row(daemon):
+def test_attention_reads_mnist_row_by_row(mnist):
     """An image is a sequence of 28 rows; two attention layers with the way round each, and no convolution."""
+    daemon = mnist
+
     def block(i, below):
         return [{"type": "multi_head_attention", "heads": 4, "key_dim": 16, "name": f"look{i}"},
                 {"type": "add", "inputs": [f"look{i}", below], "name": f"sum{i}"},

@@ -305,8 +305,6 @@ static void padding_is_not_looked_at(void **state)
     float *x = bp_exec_input(run.exec);
     for (int i = 0; i < 4; i++)
         x[i * 6 + 5] = i < 2 ? 1 : 0;
-    bp_exec_forward(run.exec, NULL, 1);
-    memcpy(kept, bp_exec_output(run.exec, 0), sizeof kept);
     /* What a padded step holds changes its own result only: compare a network that reads the first step's. */
     const struct bp_tensor *last = &graph->tensors[graph->nodes[graph->nnodes - 1].tensor[0]];
     for (int o = 0; o < 10; o++)
