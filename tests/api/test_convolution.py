@@ -251,3 +251,15 @@ def test_codes_must_fit_the_table(worded):
     reply = worded.post("/v1/jobs", json={"dataset": {**WORDS, "columns": {"two": {"encode": "one_hot"}}},
                                           "layers": [EMBED]})
     assert reply.status_code == 422 and '"two"' in reply.json()["errors"][0]["detail"], reply.text
+
+
+def test_a_missing_word_has_a_vector_of_its_own(daemon):
+    lines = words().splitlines()
+    daemon.upload("gaps", "\n".join([lines[0]] + ["," + line.split(",", 1)[1] if i % 9 == 0 else line
+                                                  for i, line in enumerate(lines[1:])]) + "\n")
+    spec = {"dataset": {**WORDS, "name": "gaps"}, "layers": [EMBED, 16], "epochs": 3}
+    reply = daemon.post("/v1/jobs", json=spec)
+    assert reply.status_code == 422 and "at least 9" in reply.json()["errors"][0]["detail"], reply.text
+    job = daemon.train({**spec, "layers": [{**EMBED, "input_dim": 9}, 16]})
+    theirs, _ = torch_probabilities(daemon, job, np.array([[8, 2], [0, 2]]))
+    assert close(ours(daemon, job, [[None, "dog"], ["ash", "dog"]], ["different", "same"]), theirs)
