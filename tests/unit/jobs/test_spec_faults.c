@@ -239,7 +239,7 @@ static void test_names(void **state)
         {"{'dataset':{'name':'iris','target':'species','class_weights':3},'layers':[8]}", "/dataset/class_weights",
          "bad_value"},
         {"{'dataset':{'name':'iris','target':'species','split_by':'x'},'layers':[8]}", "/dataset/split_by",
-         "not_supported"},
+         "unknown_column"},
         {"{'dataset':'iris','target':['species','petal_with'],'layers':[8]}", "/target/1", "unknown_column"},
         {"{'dataset':'iris','target':['species','species'],'layers':[8]}", "/target/1", "duplicate"},
         {"{'dataset':'iris','target':['species','petal_width'],'layers':[8],'loss':'mse'}", "/loss", "incompatible"},
