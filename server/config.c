@@ -327,8 +327,7 @@ static bp_status take_members(struct settings *s, json_t *json, struct bp_error 
 {
     const char *key;
     json_t *member;
-    json_object_foreach(json, key, member)
-    {
+    json_object_foreach(json, key, member) {
         char name[64];
         snprintf(name, sizeof name, "%s", key);
         for (char *p = name; *p; p++)

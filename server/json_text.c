@@ -70,8 +70,7 @@ static int put_object(const json_t *json, struct out *o)
     bool first = true;
     if (put("{", 1, o))
         return -1;
-    json_object_foreach(object, key, value)
-    {
+    json_object_foreach(object, key, value) {
         json_t *name = json_string(key);
         int failed =
             !name || (!first && put(",", 1, o)) || put_value(name, o) || put(":", 1, o) || put_value(value, o);

@@ -61,8 +61,8 @@ static json_t *layer_json(const struct bp_explanation *e, int index)
     else
         for (int k = 0, kept = find_top(delta, n, top, UNITS_TOP); k < kept; k++)
             json_array_append_new(units, unit_json(top[k], value, delta, e->unit));
-    return json_pack("{ss ss sI so so}", "name", node->name, "type", bp_node_type(node), "units_count",
-                     (json_int_t)n, "delta_norm", bp_json_number(norm_of(delta, n, e->unit)), "units", units);
+    return json_pack("{ss ss sI so so}", "name", node->name, "type", bp_node_type(node), "units_count", (json_int_t)n,
+                     "delta_norm", bp_json_number(norm_of(delta, n, e->unit)), "units", units);
 }
 
 json_t *bp_explanation_layers(const struct bp_explanation *e)

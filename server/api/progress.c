@@ -226,7 +226,7 @@ static void events_text(const struct events *e, enum bp_render render, struct bp
     struct bp_text text = {0};
     size_t i;
     json_t *event;
-    json_array_foreach (e->data, i, event) {
+    json_array_foreach(e->data, i, event) {
         json_t *what = render == BP_RENDER_TEXT ? json_object_get(event, "data") : event;
         char *line = bp_json_text(what);
         if (render == BP_RENDER_TEXT)

@@ -2,25 +2,28 @@
 #include "api/api.h"
 #include "api/worked.h"
 
-#define UPLOAD_MAX INT64_MAX     /* bounded by --max-upload */
+#define UPLOAD_MAX INT64_MAX /* bounded by --max-upload */
 
 const struct bp_route bp_routes[] = {
     /* method, path, handler, thread, body, bytes, query, help */
     {"GET", "/", bp_api_guide, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "this guide"},
     {"GET", "/healthz", bp_api_healthz, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "the process answers"},
     {"GET", "/readyz", bp_api_readyz, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "requests will be served"},
-    {"GET", "/version", bp_api_version, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "versions of the daemon and its libraries"},
+    {"GET", "/version", bp_api_version, BP_RUN_INLINE, BP_BODY_NONE, 0, "",
+     "versions of the daemon and its libraries"},
     {"GET", "/problems/{}", bp_api_problem_page, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "what an error code means"},
     {"GET", "/learn", bp_api_lessons, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "short lessons on backpropagation"},
     {"GET", "/learn/{}", bp_api_lesson, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "one of them, with commands to try"},
     {"GET", "/v1/capabilities", bp_api_capabilities, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "all that a spec may say"},
-    {"GET", "/v1/job.schema.json", bp_api_job_schema, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "the JSON Schema of a spec"},
+    {"GET", "/v1/job.schema.json", bp_api_job_schema, BP_RUN_INLINE, BP_BODY_NONE, 0, "",
+     "the JSON Schema of a spec"},
 
     {"PUT", "/v1/datasets/{}", bp_api_dataset_put, BP_RUN_DATA, BP_BODY_FILE, UPLOAD_MAX, "format delimiter header",
      "upload a dataset: curl -T FILE"},
     {"POST", "/v1/datasets", bp_api_dataset_post, BP_RUN_DATA, BP_BODY_FORM, UPLOAD_MAX, "format delimiter header",
      "upload in parts: -F name= -F inputs=@ -F targets=@"},
-    {"GET", "/v1/datasets", bp_api_dataset_list, BP_RUN_INLINE, BP_BODY_NONE, 0, "limit after render", "all datasets"},
+    {"GET", "/v1/datasets", bp_api_dataset_list, BP_RUN_INLINE, BP_BODY_NONE, 0, "limit after render",
+     "all datasets"},
     {"GET", "/v1/datasets/{}", bp_api_dataset_get, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "a dataset's profile"},
     {"GET", "/v1/datasets/{}/rows", bp_api_dataset_rows, BP_RUN_POOL, BP_BODY_NONE, 0, "limit", "its first rows"},
     {"DELETE", "/v1/datasets/{}", bp_api_dataset_delete, BP_RUN_POOL, BP_BODY_NONE, 0, "", "delete a dataset"},
@@ -34,7 +37,8 @@ const struct bp_route bp_routes[] = {
     {"GET", "/v1/jobs/{}/spec", bp_api_job_spec, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "what to send to get it again"},
     {"POST", "/v1/jobs/{}/cancel", bp_api_job_cancel, BP_RUN_POOL, BP_BODY_OPTIONAL, 0, "", "end it as cancelled"},
     {"POST", "/v1/jobs/{}/stop", bp_api_job_stop, BP_RUN_POOL, BP_BODY_OPTIONAL, 0, "", "finish now, best weights"},
-    {"POST", "/v1/jobs/{}/pause", bp_api_job_pause, BP_RUN_POOL, BP_BODY_OPTIONAL, 0, "", "checkpoint, free the cores"},
+    {"POST", "/v1/jobs/{}/pause", bp_api_job_pause, BP_RUN_POOL, BP_BODY_OPTIONAL, 0, "",
+     "checkpoint, free the cores"},
     {"POST", "/v1/jobs/{}/resume", bp_api_job_resume, BP_RUN_POOL, BP_BODY_OPTIONAL, 0, "", "go on, same bits"},
 
     {"GET", "/v1/jobs/{}/metrics", bp_api_metrics, BP_RUN_POOL, BP_BODY_NONE, 0,

@@ -113,8 +113,8 @@ static json_t *layer_json(const struct bp_worked *w, const struct bp_trace *trac
     json_t *inputs = json_array();
     for (int k = 0; k < node->ninputs; k++)
         json_array_append_new(inputs, json_string(nodes[node->input[k]].name));
-    json_t *out = json_pack("{s:s, s:s, s:o, s:o}", "name", node->name, "type", bp_node_type(node), "inputs",
-                            inputs, "shape", shape_json(&nodes[l->last].shape));
+    json_t *out = json_pack("{s:s, s:s, s:o, s:o}", "name", node->name, "type", bp_node_type(node), "inputs", inputs,
+                            "shape", shape_json(&nodes[l->last].shape));
     if (function || l->a > 0)
         if (nodes[l->last].kind == BP_OP_ACTIVATION)
             json_object_set_new(out, "activation", json_string(bp_activation_name(nodes[l->last].u.activation.kind)));

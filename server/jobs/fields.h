@@ -112,7 +112,7 @@ const char *bp_text_tag(const char *value);       /* [A-Za-z0-9._-]+ */
 #define BP_LAYER_NAME_MAX 48           /* leaves room for what tensors and hidden nodes append */
 #define BP_LAYERS_MAX 1000             /* a layer takes up to three nodes of the graph's 4096 */
 #define BP_LAYERS_ALL 2002             /* with those that are added: a flatten layer for each, and the output */
-#define BP_HEADS_MAX 64         /* targets with an output layer each */
+#define BP_HEADS_MAX 64                /* targets with an output layer each */
 #define BP_UNITS_MAX 1e6               /* more is a slip of the keyboard: memory is checked besides */
 #define BP_EPOCHS_MAX 1e8              /* tiny networks run thousands of epochs a second */
 #define BP_BATCH_MAX 1048576           /* rows of a batch */

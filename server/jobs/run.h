@@ -36,7 +36,7 @@ struct bp_job_run {
     struct bp_trainer *trainer;
     struct bp_saver *saver;
     char monitor[128]; /* name of the series that chooses the best weights */
-    int keep;         /* checkpoints that stay, besides the best */
+    int keep;          /* checkpoints that stay, besides the best */
 
     _Atomic int64_t version;     /* of the job's row after the last stored checkpoint */
     struct bp_batch *batch;      /* being filled; leader thread only */

@@ -94,8 +94,7 @@ void spec_merge(struct spec_work *w, struct bp_problems *from)
 {
     size_t i;
     json_t *entry;
-    json_array_foreach(from->errors, i, entry)
-    {
+    json_array_foreach(from->errors, i, entry) {
         const char *code = json_string_value(json_object_get(entry, "code"));
         const char *pointer = json_string_value(json_object_get(entry, "pointer"));
         const char *detail = json_string_value(json_object_get(entry, "detail"));

@@ -44,7 +44,7 @@ void bp_spec_done(struct bp_spec *spec);
 /* What a resolved spec amounts to for the engine. */
 struct bp_plan {
     struct bp_graph *graph;
-    struct bp_train_config config; /* threads: as the spec has it, 1 where it leaves it to the server: to be set */
+    struct bp_train_config config;  /* threads: as the spec has it, 1 where it leaves it to the server: to be set */
     struct bp_transform *transform; /* planned, not fitted; NULL when a stored one was given */
     struct bp_split_config split;   /* fractions and seed; salt, classes and rows are filled in by bp_plan_split */
     bool stratify;

@@ -127,10 +127,11 @@ static void check_auc(struct spec_work *w, const struct bp_plan *plan, const str
             char pointer[64];
             snprintf(pointer, sizeof pointer, "/metrics/%zu", i);
             if (columns > 0 && split->count[BP_VALIDATION] > (uint64_t)BP_AUC_SCORES_MAX / (uint64_t)columns)
-                spec_fault(w, pointer, "too_large", NULL, NULL,
-                           "auc keeps the scores of all validation rows: %llu rows of %d are more than the %d that it "
-                           "may keep; take a smaller validation_split",
-                           (unsigned long long)split->count[BP_VALIDATION], columns, BP_AUC_SCORES_MAX);
+                spec_fault(
+                    w, pointer, "too_large", NULL, NULL,
+                    "auc keeps the scores of all validation rows: %llu rows of %d are more than the %d that it "
+                    "may keep; take a smaller validation_split",
+                    (unsigned long long)split->count[BP_VALIDATION], columns, BP_AUC_SCORES_MAX);
         }
     }
 }

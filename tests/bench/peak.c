@@ -16,23 +16,23 @@ static double now(void)
 
 /* One function for each width: CHAINS accumulators of LANES floats. The empty asm keeps the compiler from folding the
  * rounds together. */
-#define STEP(i)                                                                                                        \
-    c##i = c##i * a + b;                                                                                               \
+#define STEP(i)                                                                                                      \
+    c##i = c##i * a + b;                                                                                             \
     __asm__ volatile("" : "+v"(c##i));
-#define PEAK_KERNEL(NAME, TARGET, LANES)                                                                               \
-    typedef float NAME##_v __attribute__((vector_size(4 * LANES)));                                                    \
-    __attribute__((target(TARGET), noinline, optimize("O3", "fp-contract=fast"))) static float NAME(float seed)        \
-    {                                                                                                                  \
-        NAME##_v a = {0}, b = {0};                                                                                     \
-        for (int l = 0; l < LANES; l++) {                                                                              \
-            a[l] = seed;                                                                                               \
-            b[l] = 1e-9f * seed;                                                                                       \
-        }                                                                                                              \
-        NAME##_v c0 = a, c1 = a, c2 = a, c3 = a, c4 = a, c5 = a, c6 = a, c7 = a, c8 = a, c9 = a, c10 = a, c11 = a;     \
-        for (int r = 0; r < ROUNDS; r++) {                                                                             \
-            STEP(0) STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6) STEP(7) STEP(8) STEP(9) STEP(10) STEP(11)          \
-        }                                                                                                              \
-        return (c0 + c1 + c2 + c3 + c4 + c5 + c6 + c7 + c8 + c9 + c10 + c11)[0];                                       \
+#define PEAK_KERNEL(NAME, TARGET, LANES)                                                                             \
+    typedef float NAME##_v __attribute__((vector_size(4 * LANES)));                                                  \
+    __attribute__((target(TARGET), noinline, optimize("O3", "fp-contract=fast"))) static float NAME(float seed)      \
+    {                                                                                                                \
+        NAME##_v a = {0}, b = {0};                                                                                   \
+        for (int l = 0; l < LANES; l++) {                                                                            \
+            a[l] = seed;                                                                                             \
+            b[l] = 1e-9f * seed;                                                                                     \
+        }                                                                                                            \
+        NAME##_v c0 = a, c1 = a, c2 = a, c3 = a, c4 = a, c5 = a, c6 = a, c7 = a, c8 = a, c9 = a, c10 = a, c11 = a;   \
+        for (int r = 0; r < ROUNDS; r++) {                                                                           \
+            STEP(0) STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6) STEP(7) STEP(8) STEP(9) STEP(10) STEP(11)        \
+        }                                                                                                            \
+        return (c0 + c1 + c2 + c3 + c4 + c5 + c6 + c7 + c8 + c9 + c10 + c11)[0];                                     \
     }
 
 #if defined(__x86_64__) && !defined(__clang__)

@@ -211,8 +211,7 @@ static inline json_t *fixture_entry(json_t *list, const char *pointer, const cha
 {
     size_t i;
     json_t *entry;
-    json_array_foreach(list, i, entry)
-    {
+    json_array_foreach(list, i, entry) {
         if (strcmp(json_string_value(json_object_get(entry, "pointer")), pointer) == 0 &&
             strcmp(json_string_value(json_object_get(entry, "code")), code) == 0)
             return entry;
