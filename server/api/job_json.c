@@ -80,14 +80,8 @@ static json_t *progress_json(const struct bp_progress *p, double rate, int threa
 /* Progress of a job that no worker has, as it was stored last. */
 static json_t *stored_progress(const struct bp_job_row *row)
 {
-    json_t *stored = bp_api_parsed(row->progress);
-    struct bp_progress p = {.epoch = json_integer_value(json_object_get(stored, "epoch")),
-                            .epochs = json_integer_value(json_object_get(stored, "epochs")),
-                            .step = json_integer_value(json_object_get(stored, "step")),
-                            .steps = json_integer_value(json_object_get(stored, "steps")),
-                            .samples = json_integer_value(json_object_get(stored, "samples")),
-                            .seconds = json_number_value(json_object_get(stored, "seconds"))};
-    json_decref(stored);
+    struct bp_progress p;
+    bp_job_stored_progress(row, &p);
     json_t *progress = progress_json(&p, 0, 0, NULL);
     if (progress && row->status == BP_JOB_SUCCEEDED)
         json_object_set_new(progress, "fraction", json_real(1.0));

@@ -173,6 +173,19 @@ char *bp_run_progress_json(const struct bp_progress *p)
     return text;
 }
 
+void bp_job_stored_progress(const struct bp_job_row *row, struct bp_progress *ret)
+{
+    json_t *stored = row->progress ? json_loads(row->progress, 0, NULL) : NULL;
+    *ret = (struct bp_progress){.epoch = json_integer_value(json_object_get(stored, "epoch")),
+                                .epochs = json_integer_value(json_object_get(stored, "epochs")),
+                                .step = json_integer_value(json_object_get(stored, "step")),
+                                .steps = json_integer_value(json_object_get(stored, "steps")),
+                                .samples = json_integer_value(json_object_get(stored, "samples")),
+                                .seconds = json_number_value(json_object_get(stored, "seconds")),
+                                .batch_loss = json_number_value(json_object_get(stored, "batch_loss"))};
+    json_decref(stored);
+}
+
 /* --- hooks ---------------------------------------------------------------------------------------------------------- */
 static enum bp_command hook_command(void *ctx, int *threads)
 {

@@ -70,6 +70,8 @@ static struct bp_live *live_new(struct bp_jobs *jobs, const struct bp_job_row *r
     memcpy(live->id, row->id, sizeof live->id);
     live->asked = (int)row->threads;
     atomic_init(&live->command, BP_GO_ON);
+    bp_job_stored_progress(row, &live->snapshot.progress); /* what a poll sees until the trainer is restored */
+    live->snapshot.best = (struct bp_best){row->has_best, row->best_epoch, row->best_step, row->best_value};
     pthread_mutex_init(&live->mutex, NULL);
     pthread_mutex_lock(&jobs->mutex);
     live->next = jobs->lives;
@@ -105,6 +107,7 @@ static bool work_once(struct bp_jobs *jobs)
         return status == BP_CONFLICT;
     }
     bp_http_notify(jobs->app->http, claim.row.id, claim.row.version);
+    bp_jobs_wake(jobs); /* one poke may have stood for several jobs: the next worker looks whether there is more */
     struct bp_live *live = live_new(jobs, &claim.row);
     if (live) {
         bp_worker_run(jobs, &claim.row, live);

@@ -49,6 +49,9 @@ struct bp_snapshot {
 /* Never waits for the trainer. False when no worker has the job. */
 bool bp_jobs_snapshot(struct bp_jobs *jobs, const char *id, struct bp_snapshot *ret);
 
+/* The progress that a row remembers; zero where there is none yet. */
+void bp_job_stored_progress(const struct bp_job_row *row, struct bp_progress *ret);
+
 /* Reads a job's row: BP_NOT_FOUND when there is none. Any thread. */
 bp_status bp_job_read(struct bp_store *store, const char *id, struct bp_job_row *ret, struct bp_error *err);
 

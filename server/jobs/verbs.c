@@ -164,7 +164,10 @@ static bp_status verb_db(struct bp_db *db, void *arg, struct bp_error *err)
         return status;
     w->found = w->row.status;
     w->rule = &rules[w->verb][w->row.status];
-    if (w->rule->effect == SAME || (w->verb == BP_VERB_STOP && w->row.stopping))
+    /* A stop that was asked for and then paused has to be told again; so has one that ended with a cancel. */
+    bool on_its_way = w->verb == BP_VERB_STOP && w->row.stopping &&
+                      (w->row.status == BP_JOB_QUEUED || w->row.status == BP_JOB_RUNNING);
+    if (w->rule->effect == SAME || on_its_way)
         return BP_OK;
     bool refused = w->rule->effect == REFUSE;
     bp_job_row_done(&w->row);

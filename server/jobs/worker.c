@@ -305,8 +305,12 @@ static bp_status prepare(struct bp_job_run *run, const struct bp_job_row *row, s
     if (!status)
         status = restore(run, err);
     if (!status) {
+        pthread_mutex_lock(&run->live->mutex);
+        pthread_mutex_lock(&run->live->mutex);
         bp_trainer_progress(run->trainer, &run->live->snapshot.progress);
         bp_trainer_best(run->trainer, &run->live->snapshot.best);
+        pthread_mutex_unlock(&run->live->mutex);
+        pthread_mutex_unlock(&run->live->mutex);
     }
     return status;
 }
@@ -409,12 +413,14 @@ static bp_status outcome_edit(void *arg, struct bp_job_row *row, struct bp_error
     row->status = o->status;
     char **fields[] = {&row->progress, &row->last_metrics, &row->test_metrics, &row->error};
     char **values[] = {&o->progress, &o->metrics, &o->test, &o->error};
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-        if (*values[i]) {
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        /* Copies: when the disk is full the row is dropped, and all of it is wanted again for the next attempt. */
+        char *copy = *values[i] ? strdup(*values[i]) : NULL;
+        if (copy) {
             free(*fields[i]);
-            *fields[i] = *values[i];
-            *values[i] = NULL;
+            *fields[i] = copy;
         }
+    }
     if (bp_job_status_final(o->status)) {
         row->finished_at = bp_store_now();
         row->stopping = 0;
