@@ -90,11 +90,15 @@ static bool run_piece(struct bp_db *db, struct bp_piece *p)
             if (p->status == BP_OK)
                 p->status = bp_fail(&p->err, BP_INTERNAL, "a failure inside a transaction was not reported");
         } else {
+            bp_status undone = BP_OK;
             if (p->status != BP_OK) {
                 bp_db_reset(db);
-                control(db, "ROLLBACK TO piece", NULL);
+                undone = control(db, "ROLLBACK TO piece", NULL);
             }
-            control(db, "RELEASE piece", p->status == BP_OK ? &p->err : NULL);
+            if (undone == BP_OK)
+                control(db, "RELEASE piece", p->status == BP_OK ? &p->err : NULL);
+            else
+                roll_back(db); /* half a piece must not be committed with the others */
         }
     }
     return !sqlite3_get_autocommit(db->handle);
