@@ -1,4 +1,5 @@
-/* run.h: one run of a job by a worker: what worker.c prepares and ends, and what hooks.c does between two steps. */
+/* run.h: one run of a job by a worker: what worker.c prepares and ends, hooks.c does between two
+ * steps, and testing.c after the last. */
 #ifndef BP_JOBS_RUN_H
 #define BP_JOBS_RUN_H
 
@@ -59,6 +60,10 @@ void bp_run_flush(struct bp_job_run *run, bool all);
 
 /* Adds a point of a series: "loss" and the like also become the job's last metrics. */
 void bp_run_point(struct bp_job_run *run, const char *name, int64_t epoch, int64_t step, double value);
+
+/* Judges the weights that the job hands out on its test rows (testing.c). *ret_json: the results as a JSON object,
+ * malloc'd; NULL where there are no such rows. */
+bp_status bp_run_test(struct bp_job_run *run, char **ret_json, struct bp_error *err);
 
 /* JSON text of the live entry's last metrics, of progress: malloc'd, or NULL. */
 char *bp_run_metrics_json(struct bp_job_run *run);

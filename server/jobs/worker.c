@@ -14,7 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TEST_BATCH 256   /* rows of a forward pass over the test rows */
 #define WARNINGS_TOLD 20 /* of the fit: a wide table may have hundreds of constant columns */
 
 /* --- events ---------------------------------------------------------------------------------------------------------- */
@@ -315,53 +314,6 @@ static bp_status prepare(struct bp_job_run *run, const struct bp_job_row *row, s
     return status;
 }
 
-/* --- testing -------------------------------------------------------------------------------------------------------- */
-/* Evaluates the weights that the job hands out on the test rows; the results are points "test_…" of the last step. */
-static bp_status test(struct bp_job_run *run, char **ret_json, struct bp_error *err)
-{
-    *ret_json = NULL;
-    if (!run->split.count[BP_TEST])
-        return BP_OK;
-    const struct bp_graph *graph = run->plan.graph;
-    struct bp_model *model = NULL;
-    struct bp_exec *exec = NULL;
-    struct bp_accumulator *accs = calloc((size_t)graph->nheads, sizeof *accs);
-    json_t *results = json_object();
-    struct bp_exec_options options = {.capacity = TEST_BATCH, .threads = 1};
-    bp_status status = accs && results ? BP_OK : bp_fail(err, BP_NOMEM, "no memory to test the network");
-    if (!status)
-        status = bp_model_new(graph, false, 0, &model, err);
-    if (!status)
-        status = bp_exec_new(model, &options, &exec, err);
-    if (status)
-        goto out;
-    memcpy(model->params, bp_trainer_final_params(run->trainer), model->nparams * sizeof *model->params);
-    memcpy(model->stats, bp_trainer_final_stats(run->trainer), model->nstats * sizeof *model->stats);
-    bp_model_pack(model, NULL);
-    bp_evaluate(exec, TEST_BATCH, NULL, graph, &run->source, run->split.rows[BP_TEST], run->split.count[BP_TEST],
-                accs, NULL, NULL);
-    struct bp_progress progress;
-    bp_trainer_progress(run->trainer, &progress);
-    for (int m = 0; m < BP_METRIC_COUNT; m++) {
-        if (!(run->plan.config.metrics & 1u << m) && m != BP_METRIC_LOSS)
-            continue;
-        char name[40];
-        double value = bp_accumulator_value(&accs[0], (enum bp_metric)m);
-        snprintf(name, sizeof name, "test_%s", bp_metric_name((enum bp_metric)m));
-        bp_run_point(run, name, progress.epoch, progress.step, value);
-        json_object_set_new(results, name, bp_json_number(value));
-    }
-    *ret_json = bp_json_text(results);
-    if (!*ret_json)
-        status = bp_fail(err, BP_NOMEM, "no memory for the test's results");
-out:
-    bp_exec_free(exec);
-    bp_model_free(model);
-    json_decref(results);
-    free(accs);
-    return status;
-}
-
 /* --- ending --------------------------------------------------------------------------------------------------------- */
 struct outcome {
     enum bp_outcome kind;
@@ -527,7 +479,7 @@ void bp_worker_run(struct bp_jobs *jobs, struct bp_job_row *row, struct bp_live 
         outcome.stopping = atomic_load(&jobs->stopping);
         status = outcome.kind == BP_RUN_FAILED ? err.code : BP_OK;
         if (outcome.kind == BP_RUN_FINISHED)
-            status = test(&run, &outcome.test, &err);
+            status = bp_run_test(&run, &outcome.test, &err);
     }
     if (status == BP_FULL && atomic_load(&jobs->stopping)) {
         outcome.kind = BP_RUN_PAUSED; /* no fault of the job: it goes on from the checkpoint before */
