@@ -370,7 +370,7 @@ int main(int argc, char **argv)
 {
     struct arguments a = {
         .workloads = "tests/bench/workloads.json", .only = "", .threads = 1, .repeat = 3, .seconds = 2};
-    for (int i = 1; i < argc; i++) {
+    for (int i = 1; i < argc; i += 2) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (!value || strncmp(argv[i], "--", 2)) {
             fprintf(stderr, "usage: backpropd-bench [--workloads FILE] [--only NAME] [--threads N] [--seconds S] "
@@ -391,7 +391,6 @@ int main(int argc, char **argv)
             a.layer_stats = atoi(value);
         else
             die("unknown option", NULL);
-        i++;
     }
     struct bp_error err = {0};
     if (bp_kernels_select(getenv("BACKPROPD_SIMD"), &err))
