@@ -16,7 +16,7 @@
 
 /* --- metrics -------------------------------------------------------------------------------------------------------- */
 struct series {
-    char name[40];
+    char name[48];
     size_t n, capacity;
     struct bp_metric_point *points;
 };

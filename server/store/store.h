@@ -208,7 +208,7 @@ bp_status bp_db_event_list(struct bp_db *db, const char *job, int64_t after, int
 
 /* --- metrics --------------------------------------------------------------------------------------------------- */
 struct bp_metric_point {
-    char name[40];
+    char name[48]; /* "test_precision_macro_" and the label of an output */
     int64_t epoch, step;
     double value; /* may be non-finite */
 };

@@ -44,7 +44,7 @@ struct bp_statement {
 
 struct bp_series {   /* a metric's key, remembered */
     int64_t job, id; /* job 0: empty */
-    char name[40];
+    char name[48];
 };
 
 struct bp_db {
