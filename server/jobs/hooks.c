@@ -100,6 +100,17 @@ void bp_run_flush(struct bp_job_run *run, bool all)
         nap();
 }
 
+void bp_run_drop(struct bp_job_run *run)
+{
+    while (run->rejected) {
+        struct bp_batch *next = run->rejected->next;
+        batch_free(run->rejected);
+        run->rejected = next;
+    }
+    batch_free(run->batch);
+    run->batch = NULL;
+}
+
 /* The batch being filled, with room for one more point; NULL without memory. */
 static struct bp_batch *batch_open(struct bp_job_run *run)
 {

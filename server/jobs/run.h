@@ -58,6 +58,9 @@ struct bp_train_hooks bp_run_hooks(struct bp_job_run *run);
 /* Sends what is collected to the store; all: also waits until the store has taken everything. */
 void bp_run_flush(struct bp_job_run *run, bool all);
 
+/* Frees what is collected and could not be stored; nothing may be on its way (bp_run_flush all). */
+void bp_run_drop(struct bp_job_run *run);
+
 /* Adds a point of a series: "loss" and the like also become the job's last metrics. */
 void bp_run_point(struct bp_job_run *run, const char *name, int64_t epoch, int64_t step, double value);
 

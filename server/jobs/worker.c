@@ -416,6 +416,7 @@ static void conclude(struct bp_job_run *run, struct outcome *o)
            !atomic_load(&run->jobs->stopping))
         sleep(1);
     free(data);
+    bp_run_flush(run, true); /* again, what a full disk has turned away */
     if (status)
         bp_log(BP_LOG_ERROR, "a job's end could not be stored; it goes on after a restart", "job", run->id, "error",
                err.message, NULL);
@@ -449,6 +450,7 @@ static void run_free(struct bp_job_run *run)
 {
     bp_saver_free(run->saver);
     bp_trainer_free(run->trainer);
+    bp_run_drop(run);
     bp_transform_source_done(&run->source);
     bp_split_done(&run->split);
     bp_transform_free(run->transform);
