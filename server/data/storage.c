@@ -1,9 +1,14 @@
-/* storage.c: see storage.h. */
+/* storage.c: see storage.h.
+ *
+ * Datasets may share files of raw/. Placing finds a part that is there already and leaves it; only the table, placed
+ * last, says that it is needed. So placing and removing take turns: between the two a removal would take the part away.
+ */
 #include "data/storage.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +16,7 @@
 #include <unistd.h>
 
 static const char *const subs[] = {"raw", "tables", "tmp"};
+static pthread_mutex_t files_mutex = PTHREAD_MUTEX_INITIALIZER; /* placing | removing */
 
 bp_status bp_storage_dirs(const char *dir, struct bp_error *err)
 {
@@ -117,6 +123,7 @@ bp_status bp_storage_place(const struct bp_ingest *ingest, const char *sha256, c
     struct placed *p = calloc(1, sizeof *p);
     if (!p)
         return bp_fail(err, BP_NOMEM, "no memory to keep the dataset");
+    pthread_mutex_lock(&files_mutex);
     bp_status status = place_parts(ingest, p, err);
     if (status == BP_OK && manifest)
         status = place_manifest(dir, sha256, manifest, p, err);
@@ -124,10 +131,10 @@ bp_status bp_storage_place(const struct bp_ingest *ingest, const char *sha256, c
         status = place_table(dir, tmp_table, table, p, err);
     if (status != BP_OK)
         undo(ingest, p);
-    else
-        for (int i = 0; i < ingest->nparts; i++)
-            if (!p->moved[i])
-                unlink(ingest->parts[i].path);
+    pthread_mutex_unlock(&files_mutex);
+    for (int i = 0; i < ingest->nparts && status == BP_OK; i++)
+        if (!p->moved[i])
+            unlink(ingest->parts[i].path);
     free(p);
     return status;
 }
@@ -245,12 +252,14 @@ void bp_import_remove(const char *dir, const char *sha256, const char *table)
     struct hashes used = {0}, mine = {0};
     if (!bp_files_is_hash(table))
         return;
+    pthread_mutex_lock(&files_mutex);
     bool ok = bp_files_is_hash(sha256) && add_sources(&used, dir, table) && close_over_parts(&used, dir) &&
               add_hash(&mine, sha256) && close_over_parts(&mine, dir);
     unlink_in(dir, "tables", table, ".table");
     for (size_t i = mine.n; ok && i-- > 0;) /* without memory to tell, the raw files wait for the next start */
         if (!has_hash(&used, mine.list[i]))
             unlink_in(dir, "raw", mine.list[i], "");
+    pthread_mutex_unlock(&files_mutex);
     free(used.list);
     free(mine.list);
 }
