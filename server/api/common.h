@@ -42,7 +42,7 @@ bool bp_api_name_ok(const char *name, const char *pointer, struct bp_reply *repl
 /* Removes what no name and no job needs any more, rows and files. */
 void bp_api_sweep(struct bp_app *app);
 
-/* Waits for a job: 1 reply now, 0 the reply is the waiting itself (return), -1 a 503 was replied. `until_final`: only
+/* Waits for a job: 1 reply now, 0 the reply is the waiting itself (return), -1 too many wait already. `until_final`: only
  * the end counts; else any version above since. Call each time the handler runs, with the row as read now. */
 int bp_api_wait(struct bp_request *request, struct bp_reply *reply, const struct bp_job_row *row, double seconds,
                 bool until_final, int64_t since);

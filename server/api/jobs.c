@@ -167,8 +167,14 @@ void bp_api_job_get(struct bp_request *request, struct bp_reply *reply, void *ar
     struct bp_job_row row;
     if (!bp_api_job_row(app, request, reply, &row))
         return;
-    if (bp_api_wait(request, reply, &row, (double)wait, since < 0, since) > 0)
+    int now = bp_api_wait(request, reply, &row, (double)wait, since < 0, since);
+    if (now > 0) {
         job_reply(app, request, reply, &row);
+    } else if (now < 0) {
+        bp_problem(reply, 503, "overloaded",
+                   "too many requests wait already: ask without wait, or again in a moment");
+        bp_reply_header(reply, "Retry-After", "2");
+    }
     bp_job_row_done(&row);
 }
 

@@ -211,7 +211,8 @@ static void job_created(struct bp_app *app, struct bp_request *request, struct b
     char note[64];
     snprintf(note, sizeof note, "%s%c", id, replayed ? '+' : '.');
     bp_request_keep(request, note);
-    if (bp_api_wait(request, reply, &row, wait, true, 0) > 0) {
+    /* Where too many wait already the job is told as it is: it is stored, and must not be sent again. */
+    if (bp_api_wait(request, reply, &row, wait, true, 0) != 0) {
         bp_reply_header(reply, "Location", "/v1/jobs/%s", id);
         bp_reply_header(reply, "ETag", "\"v%lld\"", (long long)row.version);
         if (replayed)

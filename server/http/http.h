@@ -122,7 +122,7 @@ bool bp_reply_not_modified(const struct bp_request *r, struct bp_reply *reply, c
 
 /* Long poll: the connection is put aside and the handler is called again (on the route's thread) when
  * bp_http_notify(topic) is called with a number above `since`, or the time is up (bp_request_waited then says so).
- * False when there are too many waiters: a 503 is the reply then. Not from within BP_RUN_DATA. */
+ * False when there are too many waiters: nothing is replied yet. Not from within BP_RUN_DATA. */
 bool bp_reply_wait(struct bp_request *r, struct bp_reply *reply, const char *topic, int64_t since, double seconds);
 /* 0: not waited yet; 1: woken by a notification; 2: the time is up. */
 int bp_request_waited(const struct bp_request *r);
