@@ -4,8 +4,8 @@
  * BP_MANIFEST_MAGIC and names each part by role, hash and bytes. tables/<hash>.table names, in its header, the file
  * in raw/ that it was made of: so which raw files are in use can be told from the tables alone.
  *
- * Private to server/data. Threads: blocking; calls that place and remove files of the same hash are the caller's to
- * order.
+ * Private to server/data. Threads: blocking; placing and removing take turns. That nothing is removed between
+ * being placed and being known to the store is the caller's to see to.
  */
 #ifndef BP_DATA_STORAGE_H
 #define BP_DATA_STORAGE_H
