@@ -4,13 +4,6 @@
 #include <omp.h>
 #include <time.h>
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 #define CHAINS 12     /* more than latency times throughput of any FMA unit so far */
 #define ROUNDS 200000 /* of one call: about 1 ms */
 
@@ -36,6 +29,13 @@ static double now(void)
     }
 
 #if defined(__x86_64__) && !defined(__clang__)
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 PEAK_KERNEL(peak_avx512, "avx512f,fma", 16)
 PEAK_KERNEL(peak_avx2, "avx2,fma", 8)
 
