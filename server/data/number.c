@@ -12,7 +12,6 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -204,18 +203,4 @@ void bp_text_trim(const char **text, size_t *size)
         end--;
     *text = p;
     *size = (size_t)(end - p);
-}
-
-char *bp_number_print(double v, char text[BP_NUMBER_TEXT])
-{
-    double back = 0;
-    for (int precision = 15; precision <= 17; precision++) {
-        snprintf(text, BP_NUMBER_TEXT, "%.*g", precision, v);
-        char *comma = strchr(text, ','); /* a locale with a decimal comma, were one ever set */
-        if (comma)
-            *comma = '.';
-        if (bp_number_parse(text, strlen(text), &back) && back == v)
-            break;
-    }
-    return text;
 }

@@ -1,4 +1,4 @@
-/* number.h: text to number and back, the same on every machine and in every locale.
+/* number.h: text to number, the same on every machine and in every locale; back: json_text.h.
  *
  * A number is [+-] digits [. digits] [e [+-] digits], with a digit before or after the point. Nothing else is one:
  * no inf, no hexadecimal, no 1_000, no 1,5, and nothing too large for a double. The result is correctly rounded.
@@ -20,10 +20,5 @@ bool bp_text_missing(const char *text, size_t size);
 
 /* Takes spaces and tabs off both ends. */
 void bp_text_trim(const char **text, size_t *size);
-
-#define BP_NUMBER_TEXT 32 /* room for any number as text */
-
-/* The shortest text that reads back to the same double ("3", "0.1"). Returns text. v is finite. */
-char *bp_number_print(double v, char text[BP_NUMBER_TEXT]);
 
 #endif

@@ -2,6 +2,7 @@
 #include "data/transform_internal.h"
 
 #include "data/number.h"
+#include "json_text.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -207,7 +208,7 @@ static json_t *input_name(const struct bp_transform_feature *f, int i)
     if (i >= f->levels.n)
         return json_sprintf("%s=(missing)", f->name);
     return json_sprintf("%s=%s", f->name,
-                        f->levels.numbers ? bp_number_print(f->levels.values[i], number) : f->levels.texts[i]);
+                        f->levels.numbers ? bp_number_text(f->levels.values[i], number) : f->levels.texts[i]);
 }
 
 json_t *bp_transform_input_names(const struct bp_transform *t)

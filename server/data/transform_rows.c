@@ -7,6 +7,7 @@
 #include "data/transform_internal.h"
 
 #include "data/number.h"
+#include "json_text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -74,9 +75,9 @@ void bp_encode_number(struct bp_encoder *e, const struct bp_transform_feature *f
 {
     char text[BP_NUMBER_TEXT];
     if (f->category && !f->levels.numbers)
-        bp_encode_text(e, f, row, bp_number_print(v, text), pointer);
+        bp_encode_text(e, f, row, bp_number_text(v, text), pointer);
     else if (f->category && bp_levels_find_number(&f->levels, v) < 0)
-        unseen(e, f, bp_number_print(v, text), pointer);
+        unseen(e, f, bp_number_text(v, text), pointer);
     else
         store_double(f, row, i, v);
 }
