@@ -170,7 +170,7 @@ static bool run(struct bp_reply *reply, struct bp_explanation *e)
         return false;
     bp_source_gather(&e->source, &row, 1, e->x);
     const float *y = e->outputs;
-    for (int h = 0; h < e->graph->nheads; y += e->graph->heads[h].outputs, h++)
+    for (int h = 0; h < e->graph->nheads; y += bp_predictor_head_width(e->predictor, h), h++)
         if (!settle_target(reply, e, h, y))
             return false;
     memcpy(bp_exec_input(e->explainer.exec), e->x, (size_t)inputs * sizeof *e->x);
@@ -191,7 +191,7 @@ static json_t *heads_json(const struct bp_explanation *e, bool targets)
 {
     const float *y = e->outputs;
     json_t *all = NULL;
-    for (int h = 0; h < e->graph->nheads; y += e->graph->heads[h].outputs, h++) {
+    for (int h = 0; h < e->graph->nheads; y += bp_predictor_head_width(e->predictor, h), h++) {
         const struct bp_head *head = &e->graph->heads[h];
         const struct bp_transform_target *target = bp_transform_target(e->explainer.network.transform, h);
         const struct bp_targets *t = bp_exec_targets(e->explainer.exec, h);
