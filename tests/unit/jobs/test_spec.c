@@ -406,8 +406,8 @@ static void test_every_kind_builds(void **state)
     static const struct bp_family *const families[] = {&bp_activations, &bp_initializers, &bp_optimizers};
     static const char *const forms[] = {
         "{'dataset':'iris','target':'species','layers':[{'type':'dense','units':4,'activation':'%s'},8]}",
-        "{'dataset':'iris','target':'species','allow_symmetric':true,'layers':[{'type':'dense','units':4,"
-        "'activation':'relu','kernel_initializer':'%s','bias_initializer':'%s'}]}",
+        ("{'dataset':'iris','target':'species','allow_symmetric':true,'layers':[{'type':'dense','units':4,"
+         "'activation':'relu','kernel_initializer':'%s','bias_initializer':'%s'}]}"),
         "{'dataset':'iris','target':'species','layers':[4],'optimizer':'%s'}"};
     for (size_t f = 0; f < 3; f++)
         for (size_t i = 0; i < families[f]->n; i++) {
