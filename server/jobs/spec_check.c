@@ -213,6 +213,21 @@ static void add_fields(struct spec_words *words, const struct bp_object *object)
         spec_words_add(words, object->fields[i].name, object->fields[i].aliases);
 }
 
+/* The member of the top in whose object `key` has its place, or NULL: "momentum" belongs in "optimizer". */
+static const char *home_of(const char *key)
+{
+    enum bp_match match;
+    for (size_t i = 0; i < bp_spec_fields.n; i++) {
+        const struct bp_field *f = &bp_spec_fields.fields[i];
+        if (f->object && bp_object_find(f->object, key, &match))
+            return f->name;
+        for (size_t k = 0; f->family && k < f->family->n; k++)
+            if (bp_object_find(&f->family->kinds[k].own, key, &match))
+                return f->name;
+    }
+    return NULL;
+}
+
 static void unknown_member(struct spec_work *w, const struct bp_object *object, const struct bp_object *common,
                            const char *tag, const char *key)
 {
@@ -233,6 +248,12 @@ static void unknown_member(struct spec_work *w, const struct bp_object *object, 
     for (size_t i = 0; i < words.n; i++)
         if (words.word[i] == words.name[i])
             json_array_append_new(allowed, json_string(words.name[i]));
+    const char *home = top ? home_of(key) : NULL;
+    if (home) {
+        spec_fault(w, NULL, "unknown_field", home, allowed,
+                   "\"%.60s\" has its place in \"%s\": {\"%s\": {\"%.60s\": …}}", key, home, home, key);
+        return;
+    }
     const char *near = spec_words_nearest(&words, key);
     spec_fault(w, NULL, "unknown_field", near, allowed, "unknown member \"%.60s\"%s%s%s", key,
                near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");

@@ -34,6 +34,7 @@ static void test_shape_of_the_document(void **state)
         {"123", "", "wrong_type"},
         {"null", "", "wrong_type"},
         {"{" IRIS ",'learning_rte':0.1}", "/learning_rte", "unknown_field"},
+        {"{" IRIS ",'momentum':0.9}", "/momentum", "unknown_field"},
         {"{" IRIS ",'id':'job_1'}", "/id", "read_only"},
         {"{" IRIS ",'state':'queued'}", "/state", "read_only"},
         {"{" IRIS ",'owner':'me'}", "/owner", "read_only"},
@@ -289,6 +290,20 @@ static void test_data(void **state)
 }
 
 /* Nothing hides anything else. */
+static void test_a_member_out_of_place(void **state)
+{
+    (void)state;
+    struct bp_spec s;
+    fixture_resolve("{" IRIS ",'momentum':0.9,'window':{'rows':4},'accumulate':2,'label_smoothing':0.1,'epoch':5}",
+                    &s);
+    fixture_is(fixture_entry(s.problems.errors, "/momentum", "unknown_field"), "/suggestion", "'optimizer'");
+    fixture_is(fixture_entry(s.problems.errors, "/window", "unknown_field"), "/suggestion", "'dataset'");
+    fixture_is(fixture_entry(s.problems.errors, "/accumulate", "unknown_field"), "/suggestion", "'training'");
+    fixture_is(fixture_entry(s.problems.errors, "/label_smoothing", "unknown_field"), "/suggestion", "'loss'");
+    fixture_is(fixture_entry(s.problems.errors, "/epoch", "unknown_field"), "/suggestion", "'epochs'");
+    bp_spec_done(&s);
+}
+
 static void test_all_at_once(void **state)
 {
     (void)state;
@@ -355,6 +370,7 @@ int main(void)
                                        cmocka_unit_test(test_layers),
                                        cmocka_unit_test(test_names),
                                        cmocka_unit_test(test_data),
+                                       cmocka_unit_test(test_a_member_out_of_place),
                                        cmocka_unit_test(test_all_at_once),
                                        cmocka_unit_test(test_many)};
     return cmocka_run_group_tests(tests, fixture_up, fixture_down);
