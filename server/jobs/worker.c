@@ -305,10 +305,8 @@ static bp_status prepare(struct bp_job_run *run, const struct bp_job_row *row, s
         status = restore(run, err);
     if (!status) {
         pthread_mutex_lock(&run->live->mutex);
-        pthread_mutex_lock(&run->live->mutex);
         bp_trainer_progress(run->trainer, &run->live->snapshot.progress);
         bp_trainer_best(run->trainer, &run->live->snapshot.best);
-        pthread_mutex_unlock(&run->live->mutex);
         pthread_mutex_unlock(&run->live->mutex);
     }
     return status;
