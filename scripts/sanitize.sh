@@ -5,7 +5,7 @@
 #   scripts/sanitize.sh thread [arguments of pytest]   ThreadSanitizer
 #
 # Both build with clang: ThreadSanitizer needs its OpenMP (that of gcc gives false reports), and gcc 12 takes minutes for
-# the generic kernels with UndefinedBehaviorSanitizer. Without arguments of pytest all tests run. The build is build-memory or build-thread.
+# the generic kernels with UndefinedBehaviorSanitizer. Without arguments of pytest all tests run; --unit: the unit tests alone. The build is build-memory or build-thread.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,4 +32,4 @@ build=build-$kind
 cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=$compiler -DCMAKE_BUILD_TYPE=Debug -DBACKPROPD_SANITIZE=$sanitize >/dev/null
 cmake --build "$build"
 ctest --test-dir "$build" --output-on-failure
-BACKPROPD=$PWD/$build/backpropd build/venv/bin/python -m pytest "${@:-tests}"
+[ "${1:-}" = --unit ] || BACKPROPD=$PWD/$build/backpropd build/venv/bin/python -m pytest "${@:-tests}"
