@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-DATA = pathlib.Path(os.environ.get("BACKPROPD_TEST_DATA", "/nowhere"))
+DATA = pathlib.Path(os.environ.get("BACKPROPD_TEST_DATA") or "/nowhere")
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="BACKPROPD_TEST_DATA does not name a folder of published data")
 
 TABLES = {
