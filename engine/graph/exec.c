@@ -252,6 +252,11 @@ const bp_real *bp_exec_input_gradient(struct bp_exec *exec)
 }
 
 #ifndef BP_DOUBLE
+void bp_exec_profile(struct bp_exec *exec, uint64_t *ticks)
+{
+    exec->ticks = ticks;
+}
+
 char *bp_exec_print(const struct bp_exec *exec)
 {
     return bp_plan_print(exec->plan, sizeof(bp_real));

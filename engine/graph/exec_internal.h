@@ -24,6 +24,7 @@ struct bp_exec {
     int ndead;
     int *dead; /* trainable tensors that no loss depends on: a pass sets their gradients to zero */
     int64_t flops_forward, flops_training; /* of a row */
+    uint64_t *ticks;                       /* of a profile: see bp_exec_profile; borrowed, usually NULL */
 };
 
 #endif

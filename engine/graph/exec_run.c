@@ -8,6 +8,7 @@
  *
  * Threads: see exec.h. Nothing is allocated here.
  */
+#include "base/ticks.h"
 #include "graph/exec_internal.h"
 
 #include <assert.h>
@@ -109,6 +110,20 @@ static void run_instr(const struct pass *pass, const struct bp_instr *instr, int
         op->parameters(&call);
 }
 
+/* The same with its time taken, where somebody asked for that. */
+static void run_timed(const struct pass *pass, const struct bp_instr *instr, int row0, int rows, int task, int thread)
+{
+    uint64_t *ticks = pass->exec->ticks;
+    if (ticks == NULL) {
+        run_instr(pass, instr, row0, rows, task, thread);
+        return;
+    }
+    size_t node = (size_t)thread * (size_t)pass->exec->plan->graph->nnodes + (size_t)instr->node;
+    uint64_t begin = bp_ticks();
+    run_instr(pass, instr, row0, rows, task, thread);
+    ticks[node * BP_PARTS + (size_t)instr->kind] += bp_ticks() - begin;
+}
+
 /* --- stages ------------------------------------------------------------------------------------------------------ */
 
 static void rows_task(void *arg, int task, int thread)
@@ -117,7 +132,7 @@ static void rows_task(void *arg, int task, int thread)
     const struct bp_plan *plan = pass->exec->plan;
     int row0 = task * plan->block, left = pass->rows - row0, rows = left < plan->block ? left : plan->block;
     for (int i = pass->stage->first; i < pass->end; i++)
-        run_instr(pass, &plan->instrs[i], row0, rows, 0, thread);
+        run_timed(pass, &plan->instrs[i], row0, rows, 0, thread);
 }
 
 static void grid_task(void *arg, int task, int thread)
@@ -132,7 +147,7 @@ static void grid_task(void *arg, int task, int thread)
         else
             high = middle - 1;
     }
-    run_instr(pass, &instrs[low], 0, pass->rows, task - instrs[low].first_task, thread);
+    run_timed(pass, &instrs[low], 0, pass->rows, task - instrs[low].first_task, thread);
 }
 
 /* Runs the instructions before number `end`. */

@@ -21,6 +21,7 @@
 #include "graph/exec.h"
 #include "ops/op.h"
 
+/* In the order of enum bp_part (exec.h). */
 enum bp_instr_kind { BP_INSTR_FORWARD, BP_INSTR_LOSS, BP_INSTR_BACKWARD, BP_INSTR_PARAMETERS };
 
 struct bp_instr {

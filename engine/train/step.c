@@ -4,6 +4,7 @@
  * statistics: what is checkpointed afterwards is the state before it.
  */
 #include "base/random.h"
+#include "base/ticks.h"
 #include "train/batch.h"
 #include "train/gradient.h"
 #include "train/state.h"
@@ -13,6 +14,16 @@
 #include <string.h>
 
 #define CLIP_EPS 1e-6 /* keeps the clipping factor finite at norm 0; PyTorch's value */
+
+/* Gives the time since the last mark to a part of the step, where somebody profiles. */
+static void mark(struct bp_trainer *t, enum bp_step_part part)
+{
+    if (t->profile != NULL) {
+        uint64_t now = bp_ticks();
+        t->profile->ticks[part] += now - t->profile->mark;
+        t->profile->mark = now;
+    }
+}
 
 /* The order of the open epoch: a function of the seed and the epoch alone. */
 static void order_rows(struct bp_trainer *t)
@@ -88,6 +99,7 @@ static bp_status update(struct bp_trainer *t, struct bp_team *team, struct bp_er
 {
     double squares = bp_optimizer_prepare(t->model, team), scale = 1.0;
 
+    mark(t, BP_STEP_CHECK);
     if (!(squares <= (double)FLT_MAX)) {
         return fail_at_gradient(t, err);
     }
@@ -102,7 +114,9 @@ static bp_status update(struct bp_trainer *t, struct bp_team *team, struct bp_er
     }
     t->rate = bp_trainer_rate(t);
     bp_optimizer_step(&t->config.optimizer, t->model, team, t->rate, scale, (uint64_t)t->at.step + 1);
+    mark(t, BP_STEP_UPDATE);
     bp_model_pack(t->model, team);
+    mark(t, BP_STEP_PACK);
     return BP_OK;
 }
 
@@ -135,12 +149,16 @@ static bp_status pass(struct bp_trainer *t, struct bp_team *team, const uint32_t
 {
     uint64_t counter = (uint64_t)t->at.step * (uint64_t)bp_trainer_micro_batches(&t->config) + (uint64_t)k;
     bp_status status = bp_batch_load(t->exec, team, t->graph, t->source, rows, n, err);
+    double loss;
 
     if (status != BP_OK) {
         return status;
     }
+    mark(t, BP_STEP_GATHER);
     t->last = (struct bp_last_pass){rows, n, counter};
-    if (!isfinite(bp_exec_pass(t->exec, team, n, true, t->config.seed, counter))) {
+    loss = bp_exec_pass(t->exec, team, n, true, t->config.seed, counter);
+    mark(t, BP_STEP_PASS);
+    if (!isfinite(loss)) {
         return bp_fail(err, BP_NONFINITE, "the loss is not a finite number at step %lld; try a smaller learning rate",
                        (long long)t->at.step + 1);
     }
@@ -173,12 +191,14 @@ static bp_status step(struct bp_trainer *t, struct bp_team *team, struct bp_erro
         if (n < rows.count) {
             bp_gradient_accumulate(t->model, team, t->sum, share, k == 0, n == left);
         }
+        mark(t, BP_STEP_METRICS);
     }
     status = update(t, team, err);
     if (status != BP_OK) {
         return status;
     }
     collect(t, n);
+    mark(t, BP_STEP_METRICS);
     t->batch_loss = loss;
     t->at.step++;
     t->at.epoch_step++;
@@ -193,6 +213,9 @@ bp_status bp_trainer_step(struct bp_trainer *t, struct bp_team *team, struct bp_
     size_t bytes = t->graph->nstats * sizeof *t->stats_before;
     bp_status status;
 
+    if (t->profile != NULL) {
+        t->profile->mark = bp_ticks();
+    }
     memcpy(t->stats_before, t->model->stats, bytes);
     status = step(t, team, err);
     if (status != BP_OK) {

@@ -369,6 +369,12 @@ bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct
     return BP_OK;
 }
 
+void bp_trainer_profile(struct bp_trainer *t, struct bp_profile *profile)
+{
+    t->profile = profile;
+    bp_exec_profile(t->exec, profile != NULL ? profile->nodes : NULL);
+}
+
 enum bp_stop_reason bp_trainer_stop_reason(const struct bp_trainer *t)
 {
     return t->at.stop_reason;

@@ -137,6 +137,27 @@ bp_status bp_trainer_put(struct bp_trainer *trainer, bool statistics, size_t at,
 bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct bp_graph *graph, uint64_t train_rows,
                               size_t *ret);
 
+/* Where the time of steps goes. Each part is the time on the calling thread from the end of the part before, so that
+ * they add up to the steps. */
+enum bp_step_part {
+    BP_STEP_GATHER, /* the batch from the table, and once an epoch the order of the rows */
+    BP_STEP_PASS,   /* forward, losses, backward */
+    BP_STEP_METRICS,
+    BP_STEP_CHECK, /* that the gradients are finite; their norm */
+    BP_STEP_UPDATE,
+    BP_STEP_PACK, /* renewing the packed weights */
+    BP_STEP_PARTS
+};
+
+struct bp_profile {
+    uint64_t ticks[BP_STEP_PARTS]; /* base/ticks.h; added up */
+    uint64_t mark;                 /* where the part going on began */
+    uint64_t *nodes;               /* as of bp_exec_profile, with config.threads threads; borrowed */
+};
+
+/* Profiles the steps to come; NULL ends it. Borrowed. */
+void bp_trainer_profile(struct bp_trainer *trainer, struct bp_profile *profile);
+
 /* Trains until it ends or the host says otherwise. A checkpoint has been offered (must) before it returns FINISHED,
  * PAUSED or CANCELLED. FAILED fills err; BP_NONFINITE names the step and where: the state is then the one before
  * the failing step. */
