@@ -251,12 +251,12 @@ const bp_real *bp_exec_input_gradient(struct bp_exec *exec)
     return exec->plan->options.input_gradient ? bp_exec_gradient(exec, 0) : NULL;
 }
 
-#ifndef BP_DOUBLE
 void bp_exec_profile(struct bp_exec *exec, uint64_t *ticks)
 {
     exec->ticks = ticks;
 }
 
+#ifndef BP_DOUBLE
 char *bp_exec_print(const struct bp_exec *exec)
 {
     return bp_plan_print(exec->plan, sizeof(bp_real));

@@ -88,13 +88,13 @@ const bp_real *bp_exec_value(struct bp_exec *exec, int node);
 const bp_real *bp_exec_gradient(struct bp_exec *exec, int node);
 const bp_real *bp_exec_input_gradient(struct bp_exec *exec);
 
-#ifndef BP_DOUBLE
 /* Profiling: from now on each pass adds the ticks (base/ticks.h) that thread t spends on a part of node n, a loss being
  * of its head's node, to ticks[(t * nodes + n) * BP_PARTS + part], for as many threads as the options say. Borrowed.
  * NULL, as at first, ends it: an instruction then reads no clock and pays one branch. */
 enum bp_part { BP_PART_FORWARD, BP_PART_LOSS, BP_PART_BACKWARD, BP_PART_PARAMETERS, BP_PARTS };
 void bp_exec_profile(struct bp_exec *exec, uint64_t *ticks);
 
+#ifndef BP_DOUBLE
 /* The program in words: the forward and the derived backward instructions, stages, memory. malloc'd text. */
 char *bp_exec_print(const struct bp_exec *exec);
 #endif
