@@ -1,34 +1,19 @@
-/* peak.c: chains of independent FMAs that stay in registers: the roof of the roofline. */
+/* peak.c: chains of independent FMAs that stay in registers, and sweeps over memory: the roofs of the roofline.
+ *
+ * The FMAs are written in assembly: a compiler that sees through them would leave some out.
+ */
 #include "peak.h"
 
+#include "base/memory.h"
+
 #include <omp.h>
+#include <stdbool.h>
+#include <string.h>
 #include <time.h>
 
 #define CHAINS 12     /* more than latency times throughput of any FMA unit so far */
-#define ROUNDS 200000 /* of one call: about 1 ms */
+#define ROUNDS 100000 /* of one call: about half a millisecond */
 
-/* One function for each width: CHAINS accumulators of LANES floats. The empty asm keeps the compiler from folding the
- * rounds together. */
-#define STEP(i)                                                                                                      \
-    c##i = c##i * a + b;                                                                                             \
-    __asm__ volatile("" : "+v"(c##i));
-#define PEAK_KERNEL(NAME, TARGET, LANES)                                                                             \
-    typedef float NAME##_v __attribute__((vector_size(4 * LANES)));                                                  \
-    __attribute__((target(TARGET), noinline, optimize("O3", "fp-contract=fast"))) static float NAME(float seed)      \
-    {                                                                                                                \
-        NAME##_v a = {0}, b = {0};                                                                                   \
-        for (int l = 0; l < LANES; l++) {                                                                            \
-            a[l] = seed;                                                                                             \
-            b[l] = 1e-9f * seed;                                                                                     \
-        }                                                                                                            \
-        NAME##_v c0 = a, c1 = a, c2 = a, c3 = a, c4 = a, c5 = a, c6 = a, c7 = a, c8 = a, c9 = a, c10 = a, c11 = a;   \
-        for (int r = 0; r < ROUNDS; r++) {                                                                           \
-            STEP(0) STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6) STEP(7) STEP(8) STEP(9) STEP(10) STEP(11)        \
-        }                                                                                                            \
-        return (c0 + c1 + c2 + c3 + c4 + c5 + c6 + c7 + c8 + c9 + c10 + c11)[0];                                     \
-    }
-
-#if defined(__x86_64__) && !defined(__clang__)
 static double now(void)
 {
     struct timespec t;
@@ -36,37 +21,123 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-PEAK_KERNEL(peak_avx512, "avx512f,fma", 16)
-PEAK_KERNEL(peak_avx2, "avx2,fma", 8)
+/* --- FMA units -------------------------------------------------------------------------------------------------- */
 
-double bp_peak_gflops(int threads, double seconds)
+/* One function for each width: c = c * a + b in CHAINS registers of type TYPE. */
+#define STEP(FMA, i) __asm__ volatile(FMA : "+" REGISTER(c##i) : REGISTER(a), REGISTER(b));
+#define PEAK_KERNEL(NAME, TARGET, TYPE, FMA)                                                                         \
+    TARGET static void NAME(void)                                                                                    \
+    {                                                                                                                \
+        TYPE a = {0}, b = {0}, c0 = a, c1 = a, c2 = a, c3 = a, c4 = a, c5 = a, c6 = a, c7 = a, c8 = a, c9 = a;       \
+        TYPE c10 = a, c11 = a;                                                                                       \
+        for (int r = 0; r < ROUNDS; r++) {                                                                           \
+            STEP(FMA, 0)                                                                                             \
+            STEP(FMA, 1)                                                                                             \
+            STEP(FMA, 2) STEP(FMA, 3) STEP(FMA, 4) STEP(FMA, 5) STEP(FMA, 6) STEP(FMA, 7) STEP(FMA, 8) STEP(FMA, 9)  \
+                STEP(FMA, 10) STEP(FMA, 11)                                                                          \
+        }                                                                                                            \
+    }
+
+typedef float lanes1 __attribute__((vector_size(16))); /* one lane of it is used */
+typedef float lanes4 __attribute__((vector_size(16)));
+typedef float lanes8 __attribute__((vector_size(32)));
+typedef float lanes16 __attribute__((vector_size(64)));
+
+struct unit {
+    const char *simd;
+    int lanes;
+    void (*run)(void);
+};
+
+#if defined(__x86_64__)
+#define REGISTER(x) "v"(x)
+PEAK_KERNEL(fma16, __attribute__((target("avx512f"))), lanes16, "vfmadd213ps %2, %1, %0")
+#undef REGISTER
+#define REGISTER(x) "x"(x)
+PEAK_KERNEL(fma8, __attribute__((target("avx,fma"))), lanes8, "vfmadd213ps %2, %1, %0")
+PEAK_KERNEL(fma1, __attribute__((target("avx,fma"))), lanes1, "vfmadd213ss %2, %1, %0")
+
+static const struct unit units[] = {{"avx512", 16, fma16}, {"avx2", 8, fma8}, {"generic", 1, fma1}};
+
+static bool present(const struct unit *unit)
 {
-    int lanes = __builtin_cpu_supports("avx512f") ? 16 : __builtin_cpu_supports("fma") ? 8 : 0;
-    if (!lanes)
-        return 0;
-    float (*kernel)(float) = lanes == 16 ? peak_avx512 : peak_avx2;
-    double best = 0, end = now() + seconds;
-    do {
-        volatile float sink = 0;
-        double begin = now();
-#pragma omp parallel num_threads(threads)
-        {
-            float value = kernel(0.999f);
-#pragma omp critical
-            sink = sink + value;
-        }
-        double took = now() - begin;
-        double flops = 2.0 * lanes * CHAINS * ROUNDS * threads;
-        if (flops / took > best)
-            best = flops / took;
-    } while (now() < end);
-    return best * 1e-9;
+    return unit->lanes == 16 ? __builtin_cpu_supports("avx512f") : __builtin_cpu_supports("fma");
+}
+#elif defined(__aarch64__)
+#define REGISTER(x) "w"(x)
+PEAK_KERNEL(fma4, , lanes4, "fmla %0.4s, %1.4s, %2.4s")
+PEAK_KERNEL(fma1, , lanes1, "fmadd %s0, %s1, %s2, %s0")
+
+static const struct unit units[] = {{"neon", 4, fma4}, {"generic", 1, fma1}};
+
+static bool present(const struct unit *unit)
+{
+    (void)unit;
+    return true;
 }
 #else
-double bp_peak_gflops(int threads, double seconds)
+static const struct unit units[] = {{"none", 0, NULL}};
+
+static bool present(const struct unit *unit)
 {
-    (void)threads;
-    (void)seconds;
-    return 0;
+    (void)unit;
+    return false;
 }
 #endif
+
+static const struct unit *find(const char *simd)
+{
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (present(&units[i]) && (simd == NULL || !strcmp(simd, units[i].simd)))
+            return &units[i];
+    return NULL;
+}
+
+double bp_peak_gflops(const char *simd, int threads, double seconds)
+{
+    const struct unit *unit = find(simd);
+    double best = 0, end = now() + seconds;
+    if (unit == NULL)
+        return 0;
+    do {
+        double begin = now();
+#pragma omp parallel num_threads(threads)
+        unit->run();
+        double gflops = 2e-9 * unit->lanes * CHAINS * ROUNDS * threads / (now() - begin);
+        best = gflops > best ? gflops : best;
+    } while (now() < end);
+    return best;
+}
+
+/* --- memory ----------------------------------------------------------------------------------------------------- */
+
+/* Adds one to each float of a range: a read and a write of each cache line, as an update does. */
+static void sweep(float *x, size_t n)
+{
+    for (size_t i = 0; i + 16 <= n; i += 16) {
+        lanes16 v;
+        memcpy(&v, x + i, sizeof v);
+        v += 1.0f;
+        memcpy(x + i, &v, sizeof v);
+    }
+}
+
+double bp_peak_bandwidth(size_t bytes, int threads, double seconds)
+{
+    size_t share = bytes / sizeof(float) / (size_t)threads / 16 * 16;
+    float *x = bp_alloc(share * (size_t)threads * sizeof *x + 64);
+    double best = 0, end = now() + seconds;
+    if (x == NULL || share == 0)
+        return bp_free(x), 0;
+    int sweeps = (int)((8u << 20) / share) + 1; /* so many that opening the threads does not show */
+    do {
+        double begin = now();
+#pragma omp parallel num_threads(threads)
+        for (int s = 0; s < sweeps; s++)
+            sweep(x + (size_t)omp_get_thread_num() * share, share);
+        double gb = 2e-9 * (double)(share * (size_t)threads * sizeof *x) * sweeps / (now() - begin);
+        best = gb > best ? gb : best;
+    } while (now() < end);
+    bp_free(x);
+    return best;
+}
