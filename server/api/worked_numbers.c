@@ -54,7 +54,7 @@ static size_t flatten(const json_t *value, double *to, size_t room)
     if (!json_is_array(value))
         return SIZE_MAX;
     json_array_foreach(value, i, element) {
-        size_t more = flatten(element, to + (n < room ? n : room), n < room ? room - n : 0);
+        size_t more = n < room ? flatten(element, to + n, room - n) : flatten(element, NULL, 0);
         if (more == SIZE_MAX)
             return SIZE_MAX;
         n += more;
