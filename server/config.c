@@ -404,7 +404,7 @@ static void print_help(void)
     }
     printf("\nEach option may also be set in the environment (BACKPROPD_DATA_DIR) or in the file of --config\n"
            "({\"data_dir\": …}); a flag wins over the environment, the environment over the file.\n"
-           "BACKPROPD_SIMD=generic|avx2|avx512 chooses the kernels; the results are the same.\n"
+           "BACKPROPD_SIMD=generic|avx2|avx512|neon chooses the kernels; the results are the same.\n"
            "Started, it answers: curl http://127.0.0.1:8080/\n");
 }
 

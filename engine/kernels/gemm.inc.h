@@ -8,7 +8,7 @@
  *
  * The panels of a tile stay in the cache while all row blocks pass over them.
  */
-#if !defined(BP_V16_AVX512) && !defined(BP_V16_AVX2)
+#ifdef BP_V16_GENERIC
 #define BP_UNROLL /* arrays of arrays stay loops: unrolled they cost the compiler minutes under sanitizers */
 #elif defined(__clang__)
 #define BP_UNROLL _Pragma("clang loop unroll(full)")

@@ -44,6 +44,11 @@ static const struct {
     {"avx512", NULL, always},
     {"avx2", NULL, always},
 #endif
+#if defined(__aarch64__)
+    {"neon", &bp_kernels_neon, always},
+#else
+    {"neon", NULL, always},
+#endif
     {"generic", &bp_kernels_generic, always},
 };
 enum { CHOICES = sizeof choices / sizeof *choices };
@@ -78,11 +83,12 @@ bp_status bp_kernels_select(const char *name, struct bp_error *err)
         if (strcmp(name, choices[i].name) != 0)
             continue;
         if (!choices[i].table)
-            return bp_fail(err, BP_UNSUPPORTED, "this build has no %s kernels; use generic", name);
+            return bp_fail(err, BP_UNSUPPORTED, "this build has no %s kernels; the best it has here is %s", name,
+                           best()->name);
         if (!choices[i].present())
             return bp_fail(err, BP_UNSUPPORTED, "this CPU has no %s; the best it has is %s", name, best()->name);
         atomic_store(&current, choices[i].table);
         return BP_OK;
     }
-    return bp_fail(err, BP_INVALID, "there are no kernels named '%s'; use avx512, avx2 or generic", name);
+    return bp_fail(err, BP_INVALID, "there are no kernels named '%s'; use avx512, avx2, neon or generic", name);
 }

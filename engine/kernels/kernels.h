@@ -1,7 +1,7 @@
 /* kernels.h: the arithmetic of training, in one table of functions for each instruction set.
  *
- * Three tables hold the same functions: generic (portable C), AVX2 + FMA, and AVX-512. All three give the same
- * bits, by these rules, which every kernel keeps:
+ * Four tables hold the same functions: generic (portable C); AVX2 + FMA and AVX-512 on x86-64; and NEON on aarch64.
+ * All give the same bits, on any CPU, by these rules, which every kernel keeps:
  *   - an element of a matrix product is one chain of fma over ascending k that starts at +0; lanes are columns;
  *   - elementwise functions are polynomials on explicit fma, the same expression in every lane; no libm;
  *   - a sum along a row, or over a flat range, uses 16 virtual lanes (element i goes to lane i mod 16, each lane
@@ -167,7 +167,7 @@ struct bp_cell {
 };
 
 struct bp_kernels {
-    const char *name; /* "generic", "avx2" or "avx512" */
+    const char *name; /* "generic", "avx2", "avx512" or "neon" */
 
     /* Packs B (k, n), element (p, j) at src[p * row + j * col], into ceil(n/16) panels of k * 16; the columns past
      * n of the last panel are zero. One of the strides is 1. dst has bp_panels_size(k, n) elements. */
@@ -299,8 +299,8 @@ static inline size_t bp_panels_size(int k, int n)
 const struct bp_kernels *bp_kernels_current(void);
 
 #ifndef BP_DOUBLE
-/* Chooses "generic", "avx2" or "avx512" for the process; NULL or "" chooses the best. BP_INVALID for another word,
- * BP_UNSUPPORTED when the CPU lacks it. Called before any thread uses a kernel. */
+/* Chooses "generic", "avx2", "avx512" or "neon" for the process; NULL or "" chooses the best. BP_INVALID for another
+ * word, BP_UNSUPPORTED when the CPU lacks it. Called before any thread uses a kernel. */
 bp_status bp_kernels_select(const char *name, struct bp_error *err);
 #endif
 

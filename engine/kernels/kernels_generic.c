@@ -1,6 +1,6 @@
 /* kernels_generic.c: the kernels in portable C, and the double build's only ones.
  *
- * In float it is the reference that the other two must match bit for bit, on any CPU: fmaf is exact everywhere,
+ * In float it is the reference that the others must match bit for bit, on any CPU: fmaf is exact everywhere,
  * though slow where it is no instruction. It is not meant to be fast.
  *
  * Threads: pure functions.

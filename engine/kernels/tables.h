@@ -5,9 +5,13 @@
 #include "kernels/kernels.h"
 
 extern const struct bp_kernels bp_kernels_generic;
-#if defined(__x86_64__) && !defined(BP_DOUBLE)
+#ifndef BP_DOUBLE
+#if defined(__x86_64__)
 extern const struct bp_kernels bp_kernels_avx2;   /* needs avx2 and fma */
 extern const struct bp_kernels bp_kernels_avx512; /* needs avx512 f, bw, dq and vl */
+#elif defined(__aarch64__)
+extern const struct bp_kernels bp_kernels_neon;
+#endif
 #endif
 
 #endif

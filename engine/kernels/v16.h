@@ -1,9 +1,10 @@
 /* v16.h: sixteen lanes, the one width that all kernels are written in.
  *
- * A v16 is one AVX-512 register, two AVX2 registers, or an array of 16 numbers in portable C. Each operation does
- * the same IEEE operation in every lane, on all three; a kernel written with them gives the same bits on all three.
- * Included by kernels_generic.c, kernels_avx2.c and kernels_avx512.c; the latter two define BP_V16_AVX2 or
- * BP_V16_AVX512 first. The double build has the portable form only, with 16 doubles.
+ * A v16 is one AVX-512 register, two AVX2 registers, four NEON registers, or an array of 16 numbers in portable C.
+ * Each operation does the same IEEE operation in every lane, in all four; a kernel written with them gives the same
+ * bits in all four. Included by kernels_generic.c, kernels_avx2.c, kernels_avx512.c and kernels_neon.c, the last three
+ * of which define BP_V16_AVX2, BP_V16_AVX512 or BP_V16_NEON first. The double build has the portable form only, with
+ * 16 doubles.
  *
  *   v16     16 numbers          v16m    16 booleans         v16i   16 int32 (single precision only)
  *
@@ -24,7 +25,10 @@
 #include "kernels/v16_avx512.h"
 #elif defined(BP_V16_AVX2)
 #include "kernels/v16_avx2.h"
+#elif defined(BP_V16_NEON)
+#include "kernels/v16_neon.h"
 #else
+#define BP_V16_GENERIC
 #include "kernels/v16_generic.h"
 #endif
 

@@ -82,7 +82,7 @@ static json_t *warnings(void)
     if (!strcmp(bp_kernels_current()->name, "generic"))
         json_array_append_new(list,
                               json_string("portable kernels are in use: training is many times slower than with "
-                                          "AVX2 or AVX-512 (see BACKPROPD_SIMD)"));
+                                          "AVX2, AVX-512 or NEON (see BACKPROPD_SIMD)"));
     return list;
 }
 

@@ -1,5 +1,5 @@
 """The same bytes for everything that a spec can say: every layer, activation, loss, optimizer, initializer and schedule,
-for 1, 2, 3 and 5 threads, the three instruction sets, and a resume in the middle of an epoch.
+for 1, 2, 3 and 5 threads, every instruction set, and a resume in the middle of an epoch.
 
 The lists are those of /v1/capabilities: what is added there and not here fails."""
 
@@ -156,7 +156,7 @@ def test_any_number_of_threads(reference, threads):
     assert train_all(daemon, specs, threads=threads) == found
 
 
-@pytest.mark.parametrize("simd", ["generic", "avx2", "avx512"])
+@pytest.mark.parametrize("simd", ["generic", "avx2", "avx512", "neon"])
 def test_any_instruction_set(reference, start, simd):
     _, specs, found = reference
     try:

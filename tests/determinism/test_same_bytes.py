@@ -40,7 +40,7 @@ def test_any_number_of_threads(start, name):
     assert found == {n: GOLDEN[name] for n in THREADS}
 
 
-@pytest.mark.parametrize("simd", ["generic", "avx2", "avx512"])
+@pytest.mark.parametrize("simd", ["generic", "avx2", "avx512", "neon"])
 def test_any_instruction_set(start, simd):
     try:
         daemon = start("--threads", "2", BACKPROPD_SIMD=simd)

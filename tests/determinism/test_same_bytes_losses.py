@@ -10,7 +10,7 @@ import data
 from conftest import Daemon
 from smooth import fingerprint
 
-THREADS = {"avx2": [1, 3], "avx512": [1, 2, 3, 5]}
+THREADS = {"avx2": [1, 3], "avx512": [1, 2, 3, 5], "neon": [1, 2, 3, 5]}
 
 
 def table(rows=700, seed=11):

@@ -271,7 +271,7 @@ static float *bytes_of(const struct bp_graph *graph, struct run *run, size_t *re
 
 static void any_threads_and_instruction_set(void **state)
 {
-    static const char *const sets[] = {"generic", "avx2", "avx512"};
+    static const char *const sets[] = {"generic", "avx2", "avx512", "neon"};
     static const int threads[] = {1, 2, 3, 5};
     struct bp_graph *graph = graph_of();
     float *first = NULL;

@@ -143,7 +143,7 @@ static uint64_t hash(const void *bytes, size_t size)
 
 static void any_threads_and_instruction_set(void **state)
 {
-    static const char *const sets[] = {"generic", "avx2", "avx512"};
+    static const char *const sets[] = {"generic", "avx2", "avx512", "neon"};
     static const int threads[] = {1, 2, 3, 5};
     struct bp_graph *graph = graph_of(true);
     float *first = NULL;

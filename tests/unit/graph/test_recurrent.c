@@ -106,7 +106,7 @@ static uint64_t result(const struct bp_graph *graph, int threads)
 
 static void any_threads_and_instruction_set(void **state)
 {
-    static const char *const sets[] = {"generic", "avx2", "avx512"};
+    static const char *const sets[] = {"generic", "avx2", "avx512", "neon"};
     static const int threads[] = {1, 2, 3, 5};
     struct bp_graph *graph = graph_of();
     (void)state;

@@ -26,6 +26,8 @@ static inline int tables_here(const struct bp_kernels *tables[3])
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         tables[n++] = &bp_kernels_avx512;
+#elif defined(__aarch64__)
+    tables[n++] = &bp_kernels_neon;
 #endif
     return n;
 }

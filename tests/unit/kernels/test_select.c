@@ -18,12 +18,18 @@ static void test_select(void **state)
     const struct bp_kernels *tables[3];
     int ntables = tables_here(tables);
     assert_ptr_equal(best, tables[ntables - 1]);
-    const char *const names[] = {"generic", "avx2", "avx512"};
-    for (int i = 0; i < 3; i++) {
+    const char *const names[] = {"generic", "avx2", "avx512", "neon"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const struct bp_kernels *table = NULL;
+        for (int t = 0; t < ntables; t++)
+            if (strcmp(tables[t]->name, names[i]) == 0)
+                table = tables[t];
         bp_status status = bp_kernels_select(names[i], &err);
-        assert_int_equal(status, i < ntables ? BP_OK : BP_UNSUPPORTED);
-        if (status == BP_OK)
-            assert_string_equal(bp_kernels_current()->name, names[i]);
+        assert_int_equal(status, table ? BP_OK : BP_UNSUPPORTED);
+        if (table)
+            assert_ptr_equal(bp_kernels_current(), table);
+        else
+            assert_non_null(strstr(err.message, best->name));
     }
     assert_int_equal(bp_kernels_select("", &err), BP_OK);
     assert_ptr_equal(bp_kernels_current(), best);

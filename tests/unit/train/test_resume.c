@@ -216,13 +216,13 @@ static void test_threads(void **state)
 
 static void test_instruction_sets(void **state)
 {
-    static const char *const names[] = {"generic", "avx2", "avx512"};
+    static const char *const names[] = {"generic", "avx2", "avx512", "neon"};
 
     (void)state;
     for (size_t c = 0; c < NCASES; c++) {
         uint64_t expect = straight(c, 1, 0);
 
-        for (size_t i = 0; i < 3; i++) {
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
             if (bp_kernels_select(names[i], NULL) == BP_OK) {
                 assert_int_equal(straight(c, 2, 0), expect);
             }

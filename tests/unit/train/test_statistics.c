@@ -110,11 +110,11 @@ static uint64_t straight(int threads)
 
 static void test_threads_and_instruction_sets(void **state)
 {
-    static const char *const sets[] = {"generic", "avx2", "avx512"};
+    static const char *const sets[] = {"generic", "avx2", "avx512", "neon"};
     uint64_t expect = straight(1);
 
     (void)state;
-    for (size_t s = 0; s < 3; s++) {
+    for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
         if (bp_kernels_select(sets[s], NULL) != BP_OK)
             continue;
         for (int threads = 2; threads <= 5; threads++)
