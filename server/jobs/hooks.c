@@ -18,6 +18,8 @@
 #define EPOCH_EVENT_SECONDS 0.5 /* a tiny network has thousands of epochs a second: the log gets the last of each */
 #define RATE_SECONDS 0.5        /* the rate shown is over at least this long */
 #define POSTED_MAX 64           /* batches in flight, after which the trainer waits for the store to keep up */
+#define REJECTED_MAX 64         /* batches that found no room, after which the trainer waits for it: some 20 MB */
+#define RETRY_SECONDS 1.0       /* between two tries of those */
 
 double bp_run_clock(void)
 {
@@ -52,14 +54,16 @@ static void batch_done(void *arg, bp_status status, const struct bp_error *err)
 {
     struct bp_batch *b = arg;
     struct bp_job_run *run = b->run;
-    if (status == BP_FULL) {
+    if (bp_may_pass(status)) {
         pthread_mutex_lock(&run->mutex);
-        b->next = run->rejected;
-        run->rejected = b;
+        *(run->rejected ? &run->last->next : &run->rejected) = b;
+        run->last = b;
+        atomic_fetch_add(&run->nrejected, 1);
         pthread_mutex_unlock(&run->mutex);
     } else {
         if (status)
-            bp_log(BP_LOG_ERROR, "metrics could not be stored", "job", run->id, "error", err->message, NULL);
+            bp_log(BP_LOG_ERROR, "metrics could not be stored", "job", run->id, "error",
+                   err ? err->message : "the store is closing", NULL);
         batch_free(b);
     }
     atomic_fetch_sub(&run->posted, 1);
@@ -67,10 +71,25 @@ static void batch_done(void *arg, bp_status status, const struct bp_error *err)
 
 static void batch_post(struct bp_job_run *run, struct bp_batch *b)
 {
+    b->next = NULL;
     atomic_fetch_add(&run->posted, 1);
-    if (bp_store_post(run->app->store, batch_store, b, batch_done)) {
-        atomic_fetch_sub(&run->posted, 1);
-        batch_free(b); /* the store is closing, or there is no memory for a queue entry */
+    bp_status status = bp_store_post(run->app->store, batch_store, b, batch_done);
+    if (status)
+        batch_done(b, status, NULL); /* the store is closing, or has no memory for a queue entry */
+}
+
+static void post_rejected(struct bp_job_run *run)
+{
+    pthread_mutex_lock(&run->mutex);
+    struct bp_batch *again = run->rejected;
+    run->rejected = run->last = NULL;
+    atomic_store(&run->nrejected, 0);
+    pthread_mutex_unlock(&run->mutex);
+    run->retried_at = bp_run_clock();
+    while (again) {
+        struct bp_batch *next = again->next;
+        batch_post(run, again);
+        again = next;
     }
 }
 
@@ -79,25 +98,29 @@ static void nap(void)
     nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
 }
 
+/* Until so many batches are in flight at most. */
+static void wait_for_posted(struct bp_job_run *run, int n)
+{
+    while (atomic_load(&run->posted) > n)
+        nap();
+}
+
 void bp_run_flush(struct bp_job_run *run, bool all)
 {
-    pthread_mutex_lock(&run->mutex);
-    struct bp_batch *again = run->rejected;
-    run->rejected = NULL;
-    pthread_mutex_unlock(&run->mutex);
-    while (again) {
-        struct bp_batch *next = again->next;
-        again->next = NULL;
-        batch_post(run, again);
-        again = next;
-    }
+    if (all || bp_run_clock() - run->retried_at >= RETRY_SECONDS)
+        post_rejected(run);
     if (run->batch) {
         batch_post(run, run->batch);
         run->batch = NULL;
     }
     run->flushed_at = bp_run_clock();
-    while (atomic_load(&run->posted) > (all ? 0 : POSTED_MAX))
-        nap();
+    wait_for_posted(run, all ? 0 : POSTED_MAX);
+    if (all || atomic_load(&run->nrejected) <= REJECTED_MAX)
+        return;
+    do {
+        post_rejected(run);
+        wait_for_posted(run, 0);
+    } while (bp_run_again(run, atomic_load(&run->nrejected) ? BP_FULL : BP_OK, BP_TOLD_ANYTHING));
 }
 
 void bp_run_drop(struct bp_job_run *run)
@@ -328,22 +351,12 @@ static void hook_rollback(void *ctx, int64_t epoch, int64_t step, double factor,
 }
 
 /* --- checkpoints ---------------------------------------------------------------------------------------------------- */
-/* What is written to the job's row together with a checkpoint. */
-struct durable {
-    char job[BP_ID_SIZE];
-    char *progress, *metrics;
-    struct bp_best best;
-    char monitor[128];
-    int64_t epoch, step;
-    struct bp_job_run *run; /* takes the row's new version; outlives its saver */
-};
-
-static void durable_free(void *arg)
+static void durable_done(void *arg)
 {
-    struct durable *d = arg;
-    free(d->progress);
-    free(d->metrics);
-    free(d);
+    struct bp_job_run *run = arg;
+    free(run->durable.progress);
+    free(run->durable.metrics);
+    run->durable = (struct bp_durable){0};
 }
 
 static void replace(char **field, const char *text)
@@ -358,7 +371,8 @@ static void replace(char **field, const char *text)
 static bp_status durable_edit(void *arg, struct bp_job_row *row, struct bp_error *err)
 {
     (void)err;
-    const struct durable *d = arg;
+    const struct bp_job_run *run = arg;
+    const struct bp_durable *d = &run->durable;
     replace(&row->progress, d->progress);
     replace(&row->last_metrics, d->metrics);
     if (d->best.any) {
@@ -366,7 +380,7 @@ static bp_status durable_edit(void *arg, struct bp_job_row *row, struct bp_error
         row->best_epoch = d->best.epoch;
         row->best_step = d->best.step;
         row->best_value = d->best.value;
-        replace(&row->best_name, d->monitor);
+        replace(&row->best_name, run->monitor);
     }
     row->stalls = 0; /* a stored checkpoint is progress */
     return BP_OK;
@@ -374,13 +388,14 @@ static bp_status durable_edit(void *arg, struct bp_job_row *row, struct bp_error
 
 static bp_status durable_store(struct bp_db *db, void *arg, struct bp_error *err)
 {
-    struct durable *d = arg;
+    struct bp_job_run *run = arg;
     char data[96];
-    snprintf(data, sizeof data, "{\"epoch\":%lld,\"step\":%lld}", (long long)d->epoch, (long long)d->step);
+    snprintf(data, sizeof data, "{\"epoch\":%lld,\"step\":%lld}", (long long)run->durable.epoch,
+             (long long)run->durable.step);
     struct bp_job_row row = {0};
-    bp_status status = bp_job_change_db(db, d->job, durable_edit, d, "checkpoint", data, &row, err);
+    bp_status status = bp_job_change_db(db, run->id, durable_edit, run, "checkpoint", data, &row, err);
     if (!status)
-        atomic_store(&d->run->version, row.version);
+        atomic_store(&run->version, row.version);
     bp_job_row_done(&row);
     return status;
 }
@@ -395,29 +410,24 @@ static bp_status hook_checkpoint(void *ctx, struct bp_trainer *trainer, bool mus
     bp_status status = bp_checkpoint_encode(trainer, buffer, bp_checkpoint_size(trainer), &size, err);
     if (status)
         return status;
-    struct durable *d = calloc(1, sizeof *d);
     struct bp_progress progress;
     bp_trainer_progress(trainer, &progress);
+    struct bp_durable *d = &run->durable; /* free: the saver has given its buffer back */
+    *d = (struct bp_durable){.progress = bp_run_progress_json(&progress),
+                             .metrics = bp_run_metrics_json(run),
+                             .epoch = progress.epoch,
+                             .step = progress.step};
+    bp_trainer_best(trainer, &d->best);
     struct bp_checkpoint_row row = {.created_at = bp_store_now(),
                                     .epoch = progress.epoch,
                                     .step = progress.step,
+                                    .best = d->best.any && d->best.step == progress.step,
+                                    .metrics = bp_run_metrics_json(run),
+                                    .keep = run->keep,
                                     .numerics = BP_NUMERICS_VERSION};
-    if (!d)
-        return bp_fail(err, BP_NOMEM, "no memory for a checkpoint");
-    bp_trainer_best(trainer, &d->best);
-    memcpy(d->job, run->live->id, sizeof d->job);
     memcpy(row.job, run->live->id, sizeof row.job);
-    snprintf(d->monitor, sizeof d->monitor, "%s", run->monitor);
-    d->progress = bp_run_progress_json(&progress);
-    d->metrics = bp_run_metrics_json(run);
-    d->epoch = progress.epoch;
-    d->step = progress.step;
-    d->run = run;
-    row.metrics = bp_run_metrics_json(run);
-    row.keep = run->keep;
-    row.best = d->best.any && d->best.step == progress.step;
     bp_run_flush(run, false); /* points up to this step go into the store before the checkpoint */
-    bp_saver_commit(run->saver, size, &row, durable_store, d, durable_free);
+    bp_saver_commit(run->saver, size, &row, durable_store, run, durable_done);
     return must ? bp_saver_wait(run->saver, err) : BP_OK;
 }
 

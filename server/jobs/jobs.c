@@ -4,6 +4,7 @@
  */
 #include "jobs/jobs_internal.h"
 
+#include "base/memory.h"
 #include "base/team.h"
 #include "config.h"
 #include "jobs/recovery.h"
@@ -13,13 +14,17 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TRAINER_NICE 10 /* so that polls stay quick while every core trains */
+#define RETRY_SECONDS 1 /* between two tries of a write that found no room */
 
 struct claim {
+    struct bp_jobs *jobs;
     struct bp_job_row row;
     bool found;
+    struct bp_live *live; /* made before, so that no memory is needed once the job is ours */
 };
 
 /* One of a list of queued jobs, oldest first: keeps the first of the highest priority. */
@@ -45,6 +50,35 @@ static bp_status start_row(void *arg, struct bp_job_row *row, struct bp_error *e
     return BP_OK;
 }
 
+static void live_link(struct bp_jobs *jobs, struct bp_live *live, const struct bp_job_row *row)
+{
+    memcpy(live->id, row->id, sizeof live->id);
+    live->asked = (int)row->threads;
+    atomic_store(&live->command, row->stopping ? BP_FINISH : BP_GO_ON);
+    bp_job_stored_progress(row, &live->snapshot.progress); /* what a poll sees until the trainer is restored */
+    live->snapshot.best = (struct bp_best){row->has_best, row->best_epoch, row->best_step, row->best_value};
+    pthread_mutex_lock(&jobs->mutex);
+    live->next = jobs->lives;
+    jobs->lives = live;
+    atomic_fetch_add(&jobs->running, 1);
+    pthread_mutex_unlock(&jobs->mutex);
+}
+
+/* Fine for one that is not linked. */
+static void live_unlink(struct bp_jobs *jobs, struct bp_live *live)
+{
+    pthread_mutex_lock(&jobs->mutex);
+    for (struct bp_live **at = &jobs->lives; *at; at = &(*at)->next)
+        if (*at == live) {
+            *at = live->next;
+            atomic_fetch_sub(&jobs->running, 1);
+            break;
+        }
+    pthread_mutex_unlock(&jobs->mutex);
+}
+
+/* Makes the first of the queue a running job. Its live entry is linked in here, on the store's thread, before any verb
+ * can be stored for the running job: so none is missed. */
 static bp_status claim_next(struct bp_db *db, void *arg, struct bp_error *err)
 {
     struct claim *claim = arg;
@@ -59,64 +93,74 @@ static bp_status claim_next(struct bp_db *db, void *arg, struct bp_error *err)
     claim->found = false;
     status = bp_job_change_db(db, id, start_row, NULL, "started", NULL, &claim->row, err);
     claim->found = status == BP_OK;
+    if (claim->found)
+        live_link(claim->jobs, claim->live, &claim->row);
     return status;
 }
 
-static struct bp_live *live_new(struct bp_jobs *jobs, const struct bp_job_row *row)
-{
-    struct bp_live *live = calloc(1, sizeof *live);
-    if (!live)
-        return NULL;
-    memcpy(live->id, row->id, sizeof live->id);
-    live->asked = (int)row->threads;
-    atomic_init(&live->command, BP_GO_ON);
-    bp_job_stored_progress(row, &live->snapshot.progress); /* what a poll sees until the trainer is restored */
-    live->snapshot.best = (struct bp_best){row->has_best, row->best_epoch, row->best_step, row->best_value};
-    pthread_mutex_init(&live->mutex, NULL);
-    pthread_mutex_lock(&jobs->mutex);
-    live->next = jobs->lives;
-    jobs->lives = live;
-    atomic_fetch_add(&jobs->running, 1);
-    pthread_mutex_unlock(&jobs->mutex);
-    return live;
-}
+enum taken { NOTHING, A_JOB, FAILED };
 
-static void live_free(struct bp_jobs *jobs, struct bp_live *live)
+/* Takes the next queued job and trains it. */
+static enum taken work_once(struct bp_jobs *jobs)
 {
-    pthread_mutex_lock(&jobs->mutex);
-    for (struct bp_live **at = &jobs->lives; *at; at = &(*at)->next)
-        if (*at == live) {
-            *at = live->next;
-            break;
-        }
-    atomic_fetch_sub(&jobs->running, 1);
-    pthread_mutex_unlock(&jobs->mutex);
-    pthread_mutex_destroy(&live->mutex);
-    free(live);
-}
-
-/* Takes the next queued job and trains it. False when there was none. */
-static bool work_once(struct bp_jobs *jobs)
-{
-    struct claim claim = {0};
+    struct bp_live *live = bp_alloc(sizeof *live);
+    struct claim claim = {.jobs = jobs, .live = live};
     struct bp_error err = {0};
+    if (!live) {
+        bp_log(BP_LOG_ERROR, "no memory to take a job from the queue", NULL);
+        return FAILED;
+    }
+    pthread_mutex_init(&live->mutex, NULL);
     bp_status status = bp_store_write(jobs->app->store, claim_next, &claim, &err);
-    if (status || !claim.found) {
-        if (status && status != BP_CONFLICT)
-            bp_log(BP_LOG_ERROR, "cannot take a job from the queue", "error", err.message, NULL);
-        return status == BP_CONFLICT;
-    }
-    bp_http_notify(jobs->app->http, claim.row.id, claim.row.version);
-    bp_jobs_wake(jobs); /* one poke may have stood for several jobs: the next worker looks whether there is more */
-    struct bp_live *live = live_new(jobs, &claim.row);
-    if (live) {
+    enum taken taken = status ? FAILED : claim.found ? A_JOB : NOTHING;
+    if (taken == A_JOB) {
+        bp_http_notify(jobs->app->http, claim.row.id, claim.row.version);
+        bp_jobs_wake(
+            jobs); /* one poke may have stood for several jobs: the next worker looks whether there is more */
         bp_worker_run(jobs, &claim.row, live);
-        live_free(jobs, live);
-    } else {
-        bp_log(BP_LOG_ERROR, "no memory to start a job: it goes on after a restart", "job", claim.row.id, NULL);
+    } else if (status) {
+        bp_log(BP_LOG_ERROR, "cannot take a job from the queue", "error", err.message, NULL);
     }
+    live_unlink(jobs, live);
+    pthread_mutex_destroy(&live->mutex);
+    bp_free(live);
     bp_job_row_done(&claim.row);
-    return true;
+    return taken;
+}
+
+/* --- waiting -------------------------------------------------------------------------------------------------------- */
+static struct timespec next_try(void)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_sec += RETRY_SECONDS;
+    return at;
+}
+
+void bp_jobs_rest(struct bp_jobs *jobs, struct bp_live *live)
+{
+    struct timespec until = next_try();
+    int told = atomic_load(&live->command);
+    pthread_mutex_lock(&jobs->mutex);
+    while (!atomic_load(&jobs->stopping) && atomic_load(&live->command) == told &&
+           !pthread_cond_timedwait(&jobs->wake, &jobs->mutex, &until))
+        continue;
+    pthread_mutex_unlock(&jobs->mutex);
+}
+
+/* Until something is queued; after a failure, not for longer than until the next try. */
+static void wait_for_work(struct bp_jobs *jobs, bool failed)
+{
+    struct timespec until = next_try();
+    pthread_mutex_lock(&jobs->mutex);
+    while (!jobs->poked && !atomic_load(&jobs->stopping)) {
+        if (!failed)
+            pthread_cond_wait(&jobs->wake, &jobs->mutex);
+        else if (pthread_cond_timedwait(&jobs->wake, &jobs->mutex, &until))
+            break;
+    }
+    jobs->poked = false;
+    pthread_mutex_unlock(&jobs->mutex);
 }
 
 static void no_work(struct bp_team *team, void *arg)
@@ -132,13 +176,9 @@ static void *worker_main(void *arg)
     (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), TRAINER_NICE);
     bp_team_run(jobs->budget, no_work, NULL); /* makes the threads now, when failing hurts nobody */
     while (!atomic_load(&jobs->stopping)) {
-        if (work_once(jobs))
-            continue;
-        pthread_mutex_lock(&jobs->mutex);
-        while (!jobs->poked && !atomic_load(&jobs->stopping))
-            pthread_cond_wait(&jobs->wake, &jobs->mutex);
-        jobs->poked = false;
-        pthread_mutex_unlock(&jobs->mutex);
+        enum taken taken = work_once(jobs);
+        if (taken != A_JOB)
+            wait_for_work(jobs, taken == FAILED);
     }
     return NULL;
 }
@@ -155,8 +195,13 @@ bp_status bp_jobs_start(struct bp_app *app, struct bp_error *err)
     jobs->budget = app->config->threads;
     jobs->workers = calloc((size_t)app->config->workers, sizeof *jobs->workers);
     pthread_mutex_init(&jobs->mutex, NULL);
-    pthread_cond_init(&jobs->wake, NULL);
+    pthread_condattr_t steady;
+    pthread_condattr_init(&steady);
+    pthread_condattr_setclock(&steady, CLOCK_MONOTONIC);
+    pthread_cond_init(&jobs->wake, &steady);
+    pthread_condattr_destroy(&steady);
     app->jobs = jobs;
+    bp_recovery_mark(app, true);
     if (!jobs->workers) {
         bp_jobs_stop(app);
         return bp_fail(err, BP_NOMEM, "no memory for the workers");
@@ -182,6 +227,7 @@ void bp_jobs_stop(struct bp_app *app)
     pthread_mutex_unlock(&jobs->mutex);
     for (int i = 0; i < jobs->nworkers; i++)
         pthread_join(jobs->workers[i], NULL);
+    bp_recovery_mark(app, false);
     app->jobs = NULL;
     pthread_cond_destroy(&jobs->wake);
     pthread_mutex_destroy(&jobs->mutex);
@@ -193,7 +239,7 @@ void bp_jobs_wake(struct bp_jobs *jobs)
 {
     pthread_mutex_lock(&jobs->mutex);
     jobs->poked = true;
-    pthread_cond_signal(&jobs->wake);
+    pthread_cond_broadcast(&jobs->wake); /* not only idle workers listen */
     pthread_mutex_unlock(&jobs->mutex);
 }
 

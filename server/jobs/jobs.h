@@ -26,7 +26,7 @@
 
 #define BP_QUEUE_MAX 1000      /* queued jobs; one more is refused with 429 */
 #define BP_LAST_METRICS_MAX 64 /* series whose last value a live entry keeps */
-#define BP_CRASHES_MAX 10      /* restarts in a row without progress, after which a job is failed as crash_loop */
+#define BP_CRASHES_MAX 10      /* crashes in a row without progress, after which a job is failed as crash_loop */
 
 /* Recovers what a crash left (recovery.h), starts the workers. */
 bp_status bp_jobs_start(struct bp_app *app, struct bp_error *err);
@@ -42,7 +42,7 @@ struct bp_snapshot {
     struct bp_best best;
     int threads;               /* it trains with just now */
     double samples_per_second; /* over the last second or so; 0: not known yet */
-    const char *stalled;       /* "disk_full" while a checkpoint cannot be stored, else NULL */
+    const char *stalled;       /* "disk_full" or "out_of_memory" while what must be stored cannot be, else NULL */
     int nmetrics;
     struct bp_metric_point metrics[BP_LAST_METRICS_MAX]; /* last value of each series by epoch */
 };

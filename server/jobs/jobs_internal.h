@@ -23,7 +23,7 @@ struct bp_jobs {
     int nworkers;
     pthread_t *workers;
     pthread_mutex_t mutex; /* guards lives and waiting for `wake` */
-    pthread_cond_t wake;   /* a job was queued, or stopping was set */
+    pthread_cond_t wake;   /* a job was queued, or told something, or stopping was set; on the steady clock */
     struct bp_live *lives;
     bool poked;         /* something may be queued */
     atomic_int running; /* number of lives */
@@ -40,9 +40,19 @@ static inline int bp_jobs_share(struct bp_jobs *jobs, int asked)
     return share > 0 ? share : 1;
 }
 
+/* Whether a write that failed like this may succeed later: with room on the disk, or memory, again. */
+static inline bool bp_may_pass(bp_status status)
+{
+    return status == BP_FULL || status == BP_NOMEM;
+}
+
+/* Rests for a second, or until the daemon stops, or the job is told something. */
+void bp_jobs_rest(struct bp_jobs *jobs, struct bp_live *live);
+
 /* A read-modify-write of a job's row in one piece of store work: edit changes the row or returns something else
  * than BP_OK to leave it alone. On success the version has risen, waiters of the job are woken, and *ret (may be NULL)
- * is the new row. event (may be NULL) is appended to the log in the same transaction with event_data (JSON). */
+ * is the new row. event (may be NULL) is appended to the log in the same transaction with event_data (JSON). A job that
+ * the edit ends gets its time, and has no request to stop left. */
 typedef bp_status bp_job_edit(void *arg, struct bp_job_row *row, struct bp_error *err);
 bp_status bp_job_change(struct bp_app *app, const char *id, bp_job_edit *edit, void *arg, const char *event,
                         const char *event_data, struct bp_job_row *ret, struct bp_error *err);

@@ -4,8 +4,13 @@
 
 #include "app.h"
 
-/* running becomes queued with restarts + 1 (or failed, crash_loop, after too many restarts without progress), pausing
+/* running becomes queued with restarts + 1 (or failed, crash_loop, after too many crashes without progress), pausing
  * becomes paused, cancelling becomes cancelled; each with an event, in one transaction. Before any worker runs. */
 bp_status bp_recover(struct bp_app *app, struct bp_error *err);
+
+/* A file says that jobs are at work, and that a start that finds it comes after a crash. It goes when the daemon ends in
+ * order, and while a job waits for room: a full disk can keep a row from being written, never a file from being removed,
+ * and no job is to blame for it. Any thread. */
+void bp_recovery_mark(const struct bp_app *app, bool at_work);
 
 #endif

@@ -2,6 +2,7 @@
 #include "jobs/saver.h"
 
 #include "base/memory.h"
+#include "jobs/jobs_internal.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -33,7 +34,7 @@ struct bp_saver {
 static bool wait_for_room(struct bp_saver *s)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec++;
     pthread_mutex_lock(&s->mutex);
     while (!s->abandoned && !pthread_cond_timedwait(&s->changed, &s->mutex, &until))
@@ -51,7 +52,7 @@ static void write_one(struct bp_saver *s)
         memset(&err, 0, sizeof err);
         status = bp_store_checkpoint(s->store, &s->row, s->buffer, s->also, s->also_arg, &err);
         s->note(s->ctx, status, &s->row, &err);
-    } while (status == BP_FULL && wait_for_room(s));
+    } while (bp_may_pass(status) && wait_for_room(s));
     bp_checkpoint_row_done(&s->row);
     memset(&s->row, 0, sizeof s->row);
     if (s->free_arg)
@@ -94,7 +95,11 @@ bp_status bp_saver_new(struct bp_store *store, size_t capacity, bp_saver_note *n
     s->ctx = ctx;
     s->buffer = buffer;
     pthread_mutex_init(&s->mutex, NULL);
-    pthread_cond_init(&s->changed, NULL);
+    pthread_condattr_t steady;
+    pthread_condattr_init(&steady);
+    pthread_condattr_setclock(&steady, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->changed, &steady);
+    pthread_condattr_destroy(&steady);
     if (pthread_create(&s->thread, NULL, saver_main, s)) {
         pthread_cond_destroy(&s->changed);
         pthread_mutex_destroy(&s->mutex);

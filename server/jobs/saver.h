@@ -2,7 +2,8 @@
  *
  * The trainer encodes its state into the saver's buffer between two steps and trains on; the saver's thread writes
  * the bytes to the store. While it is writing, a checkpoint that may be skipped is skipped; one that must be stored
- * waits. A full disk is waited out: the last good checkpoint stays, and the saver tries again every second.
+ * waits. A full disk, or a lack of memory, is waited out: the last good checkpoint stays, and the saver tries again every
+ * second.
  *
  * Threads: one owner (the worker) calls everything here; `also` runs on the store's thread.
  */
@@ -34,7 +35,7 @@ void bp_saver_commit(struct bp_saver *saver, size_t size, const struct bp_checkp
 /* Waits until nothing is being written; the status of the last checkpoint. */
 bp_status bp_saver_wait(struct bp_saver *saver, struct bp_error *err);
 
-/* From now on a full disk is not waited out any more: the daemon is stopping. */
+/* From now on nothing is waited out any more: the daemon is stopping. */
 void bp_saver_abandon(struct bp_saver *saver);
 
 #endif

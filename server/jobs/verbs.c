@@ -16,6 +16,10 @@ bp_status bp_job_change_db(struct bp_db *db, const char *id, bp_job_edit *edit, 
     if (status)
         return status;
     status = edit(arg, &row, err);
+    if (bp_job_status_final(row.status)) {
+        row.finished_at = row.finished_at ? row.finished_at : bp_store_now();
+        row.stopping = 0;
+    }
     if (!status)
         status = bp_db_job_update(db, &row, err);
     if (!status && event)
@@ -148,8 +152,6 @@ static bp_status verb_edit(void *arg, struct bp_job_row *row, struct bp_error *e
     (void)err;
     const struct verb_work *w = arg;
     row->status = w->rule->next;
-    if (bp_job_status_final(row->status))
-        row->finished_at = bp_store_now();
     /* A stop request outlives the daemon: it is in the row until the worker has carried it out. */
     if (w->verb == BP_VERB_STOP)
         row->stopping = 1;
