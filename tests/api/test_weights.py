@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sqlite3
 import zipfile
 
@@ -208,7 +209,8 @@ def test_a_large_model_takes_no_memory_to_download(make_daemon):
     with daemon.get(url, stream=True) as slow:
         head = slow.raw.read(1000)
         assert daemon.get(url).content == file
-        assert memory_of(daemon, "VmRSS") - before < len(file) / 2
+        if "TSAN_OPTIONS" not in os.environ:  # its shadow takes four bytes for each one touched
+            assert memory_of(daemon, "VmRSS") - before < len(file) / 2
         assert head + slow.raw.read() == file
 
 
