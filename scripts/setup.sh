@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh              everything: libraries, compilers, test tools, and a Python environment in build/venv
 #   scripts/setup.sh --run-only   what building and running the daemon needs, nothing for tests
+#   scripts/setup.sh --aarch64    everything, and what compiles for aarch64 and emulates it
 #
 # It can be run again at any time: what is there already is left alone, and nothing is asked or printed then.
 set -euo pipefail
@@ -16,15 +17,18 @@ run=(gcc libc6-dev cmake ninja-build pkg-config libgomp1 libmicrohttpd-dev libja
 develop=(build-essential libcmocka-dev clang-14 libomp-14-dev libclang-rt-14-dev llvm-14 clang-format-14
   clang-tidy-14 shellcheck python3 python3-venv python3-pytest python3-requests python3-numpy python3-torch)
 
+aarch64=(gcc-aarch64-linux-gnu qemu-user-static)
+
 packages=("${run[@]}")
 case "${1:-}" in
 '') packages+=("${develop[@]}") ;;
+--aarch64) packages+=("${develop[@]}" "${aarch64[@]}") ;;
 --run-only) ;;
 -h | --help)
-  sed -n '2,7s/^# \{0,1\}//p' "$0"
+  sed -n '2,8s/^# \{0,1\}//p' "$0"
   exit 0
   ;;
-*) die "unknown option '$1'; there is --run-only" ;;
+*) die "unknown option '$1'; there are --run-only and --aarch64" ;;
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

@@ -19,7 +19,8 @@ import requests
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXECUTABLE = os.environ.get("BACKPROPD", str(ROOT / "build" / "backpropd"))
 FINAL = ("succeeded", "failed", "cancelled")
-PATIENCE = 60  # seconds for anything that a test waits for; sanitizer builds are slow
+# Seconds for anything that a test waits for; sanitizer builds are slow, an emulated CPU is slower still.
+PATIENCE = float(os.environ.get("BACKPROPD_TEST_PATIENCE", 60))
 
 
 class Daemon:
