@@ -41,8 +41,9 @@ bp_handler bp_api_job_resume;
 
 /* progress.c */
 bp_handler bp_api_metrics;     /* GET /v1/jobs/{id}/metrics */
-bp_handler bp_api_events;      /* GET /v1/jobs/{id}/events */
 bp_handler bp_api_checkpoints; /* GET /v1/jobs/{id}/checkpoints */
+/* events.c */
+bp_handler bp_api_events; /* GET /v1/jobs/{id}/events */
 
 /* layers.c: pool */
 bp_handler bp_api_layers; /* GET /v1/jobs/{id}/layers */

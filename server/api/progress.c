@@ -1,4 +1,4 @@
-/* progress.c: what a job has done so far: series of metrics, the log of events, the list of checkpoints.
+/* progress.c: what a job has done so far: series of metrics, the list of checkpoints (its log: events.c).
  *
  * Series are columnar, {name: {"step": […], "epoch": […], "value": […]}}. A reduction to few points cuts a series into
  * stretches of equal length and keeps the smallest and the largest value of each, so that no spike gets lost.
@@ -188,85 +188,6 @@ void bp_api_metrics(struct bp_request *request, struct bp_reply *reply, void *ar
     for (size_t i = 0; i < m.nseries; i++)
         free(m.series[i].points);
     free(m.series);
-    bp_job_row_done(&row);
-}
-
-/* --- events --------------------------------------------------------------------------------------------------------- */
-struct events {
-    const char *job;
-    int64_t after, last;
-    int limit, n;
-    bool more;
-    json_t *data;
-};
-
-static bp_status take_event(void *arg, const struct bp_event_row *row)
-{
-    struct events *e = arg;
-    if (e->n == e->limit) {
-        e->more = true;
-        return BP_OK;
-    }
-    e->n++;
-    e->last = row->seq;
-    json_array_append_new(e->data,
-                          json_pack("{sI ss so ss so}", "id", (json_int_t)row->seq, "object", "event", "at",
-                                    bp_api_time(row->at), "type", row->type, "data", bp_api_parsed(row->data)));
-    return BP_OK;
-}
-
-static bp_status read_events(struct bp_db *db, void *arg, struct bp_error *err)
-{
-    struct events *e = arg;
-    return bp_db_event_list(db, e->job, e->after, e->limit + 1, take_event, e, err);
-}
-
-static void events_text(const struct events *e, enum bp_render render, struct bp_reply *reply)
-{
-    struct bp_text text = {0};
-    size_t i;
-    json_t *event;
-    json_array_foreach(e->data, i, event) {
-        json_t *what = render == BP_RENDER_TEXT ? json_object_get(event, "data") : event;
-        char *line = bp_json_text(what);
-        if (render == BP_RENDER_TEXT)
-            bp_text_add(&text, "%s  %-12s %s\n", json_string_value(json_object_get(event, "at")),
-                        json_string_value(json_object_get(event, "type")), line && strcmp(line, "{}") ? line : "");
-        else
-            bp_text_add(&text, "%s\n", line ? line : "");
-        free(line);
-    }
-    bp_text_reply(&text, reply, render == BP_RENDER_TEXT ? "text/plain; charset=utf-8" : "application/x-ndjson");
-}
-
-void bp_api_events(struct bp_request *request, struct bp_reply *reply, void *arg)
-{
-    struct bp_app *app = arg;
-    struct events e = {0};
-    int64_t limit;
-    enum bp_render render;
-    struct bp_job_row row;
-    if (!bp_request_query_int(request, reply, "limit", 100, 1, 1000, &limit) ||
-        !bp_request_query_int(request, reply, "after", 0, 0, INT64_MAX, &e.after) ||
-        !bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_TEXT | 1 << BP_RENDER_NDJSON,
-                           &render) ||
-        !bp_api_job_row(app, request, reply, &row))
-        return;
-    struct bp_error err = {0};
-    e.job = row.id;
-    e.limit = (int)limit;
-    e.data = json_array();
-    if (!e.data || bp_store_read(app->store, read_events, &e, &err)) {
-        bp_problem_error(reply, &err);
-        json_decref(e.data);
-    } else if (render == BP_RENDER_JSON) {
-        char next[24];
-        snprintf(next, sizeof next, "%lld", (long long)e.last);
-        bp_api_list(reply, e.data, e.more, e.more ? next : NULL);
-    } else {
-        events_text(&e, render, reply);
-        json_decref(e.data);
-    }
     bp_job_row_done(&row);
 }
 

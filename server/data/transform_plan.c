@@ -37,7 +37,7 @@ static bool glob(const char *pattern, const char *name)
     return *pattern == 0;
 }
 
-static json_t *allowed_names(const struct bp_planning *p)
+json_t *bp_planning_names(const struct bp_planning *p)
 {
     json_t *list = json_array();
     for (int i = 0; i < p->table->ncolumns && i < ALLOWED_MAX; i++)
@@ -48,7 +48,7 @@ static json_t *allowed_names(const struct bp_planning *p)
 static void unknown_column(struct bp_planning *p, const char *pointer, const char *name)
 {
     const char *nearest = bp_nearest(name, p->names, (size_t)p->table->ncolumns);
-    bp_problems_add(p->problems, pointer, "unknown_column", nearest, allowed_names(p),
+    bp_problems_add(p->problems, pointer, "unknown_column", nearest, bp_planning_names(p),
                     nearest ? "the dataset has no column '%s'; did you mean '%s'?" : "the dataset has no column '%s'",
                     name, nearest);
 }
@@ -138,7 +138,7 @@ static bp_status add_features(struct bp_planning *p, struct bp_error *err)
             return status;
     }
     if (p->t->nfeatures == 0 && !bp_problems_any(p->problems))
-        bp_problems_add(p->problems, "/dataset/features", "no_features", NULL, allowed_names(p),
+        bp_problems_add(p->problems, "/dataset/features", "no_features", NULL, bp_planning_names(p),
                         "no column is left to learn from");
     return BP_OK;
 }

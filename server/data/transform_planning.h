@@ -23,6 +23,8 @@ void bp_planning_targets(struct bp_planning *p);
 bp_status bp_planning_weight(struct bp_planning *p, struct bp_error *err);
 bp_status bp_planning_heads(struct bp_planning *p, struct bp_error *err);
 
+json_t *bp_planning_names(const struct bp_planning *p); /* of the columns: what a fault says is allowed */
+
 /* window, split_by and order_by (transform_sequence.c), and whether any window is left. BP_NOMEM. */
 bp_status bp_planning_sequence(struct bp_planning *p, struct bp_error *err);
 bp_status bp_planning_windows(struct bp_planning *p, struct bp_error *err);

@@ -354,7 +354,7 @@ static bp_status take_column(struct bp_planning *p, const char *pointer, const j
     const struct bp_table_column *c = index >= 0 ? &p->table->columns[index] : NULL;
     nearest = c ? NULL : bp_nearest(name, p->names, (size_t)p->table->ncolumns);
     if (!c)
-        bp_problems_add(p->problems, pointer, "unknown_column", nearest, NULL,
+        bp_problems_add(p->problems, pointer, "unknown_column", nearest, bp_planning_names(p),
                         nearest ? "the dataset has no column '%s'; did you mean '%s'?"
                                 : "the dataset has no column '%s'",
                         name, nearest);

@@ -148,5 +148,7 @@ const char *bp_text_layer(const char *value)
 
 const char *bp_text_tag(const char *value)
 {
-    return only(value, "._-", true) && value[0] ? NULL : "must be letters, digits, '.', '_' and '-'";
+    if (!value[0])
+        return "must not be empty";
+    return only(value, "._-", true) ? NULL : "must be letters, digits, '.', '_' and '-'";
 }

@@ -40,7 +40,8 @@ enum {
     BP_SINGLE = 64,   /* LIST: one value alone is a list of one; STRING: a list of one is that value */
     BP_SWITCH = 128,  /* OBJECT: true is {}, false is null */
     BP_UNIQUE = 256,  /* LIST: no value twice */
-    BP_MANY = 512     /* STRING: or a list of several */
+    BP_MANY = 512,    /* STRING: or a list of several */
+    BP_RISING = 1024  /* LIST: each number larger than the one before */
 };
 
 struct bp_family;

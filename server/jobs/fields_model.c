@@ -199,7 +199,7 @@ static const struct bp_field pool[] = {
          "as of convolutions, at most half of pool_size; what is outside is never the largest, and counts as 0 in "
          "a mean"},
 };
-static const struct bp_field shape_item = INT("shape", 1, 2147483647.0, 0, NULL, NULL, "an extent");
+static const struct bp_field shape_item = INT("shape", -1, 2147483647.0, 0, NULL, NULL, "an extent");
 static const struct bp_field reshape[] = {
     {.name = "shape",
      .value = BP_VALUE_LIST,
@@ -208,7 +208,7 @@ static const struct bp_field reshape[] = {
      .max = 4,
      .item = &shape_item,
      .aliases = "target_shape",
-     .help = "the new shape of one sample"},
+     .help = "the new shape of one sample; one extent may be -1: what is left"},
 };
 #define AFFINE BOOL("affine", 0, "true", NULL, "learns a factor and an offset")
 static const struct bp_field batch_norm[] = {
@@ -225,7 +225,8 @@ static const struct bp_field dropout[] = {
     REAL("rate", 0, 1, BP_REQUIRED | BP_OPEN_MAX, NULL, "p prob", "share of elements set to 0 in training"),
 };
 static const struct bp_field embedding[] = {
-    INT("input_dim", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "num_embeddings", "levels"),
+    INT("input_dim", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "num_embeddings",
+        "different codes: of category columns the most levels that one has, and one more where values are missing"),
     INT("output_dim", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "embedding_dim", "numbers per level"),
     {.name = "kernel_initializer",
      .value = BP_VALUE_TYPED,
@@ -407,11 +408,11 @@ static const struct bp_field step[] = {INT("step_size", 1, BP_EPOCHS_MAX, BP_REQ
                                        GAMMA};
 static const struct bp_field multistep[] = {{.name = "milestones",
                                              .value = BP_VALUE_LIST,
-                                             .flags = BP_REQUIRED,
+                                             .flags = BP_REQUIRED | BP_RISING,
                                              .min = 1,
                                              .max = 64, /* what the engine keeps */
                                              .item = &milestone,
-                                             .help = "epochs after which the rate drops"},
+                                             .help = "epochs after which the rate drops, in order"},
                                             GAMMA};
 static const struct bp_field exponential[] = {
     REAL("gamma", 0, 1, BP_REQUIRED | BP_OPEN_MIN, NULL, NULL, "factor an epoch")};

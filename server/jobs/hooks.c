@@ -15,7 +15,8 @@
 
 #define FLUSH_SECONDS 0.2 /* series reach the store at least this often */
 #define FLUSH_POINTS 1000
-#define EPOCH_EVENT_SECONDS 0.5 /* a tiny network has thousands of epochs a second: the log gets the last of each */
+#define EPOCH_EVENTS 1000       /* so many epochs have an event each; of more ... */
+#define EPOCH_EVENT_SECONDS 0.5 /* ... the log gets the last of each such stretch: there may be thousands a second */
 #define RATE_SECONDS 0.5        /* the rate shown is over at least this long */
 #define POSTED_MAX 64           /* batches in flight, after which the trainer waits for the store to keep up */
 #define REJECTED_MAX 64         /* batches that found no room, after which the trainer waits for it: some 20 MB */
@@ -304,13 +305,14 @@ static void hook_layers(void *ctx, const struct bp_layer_sample *sample)
 static void epoch_event(struct bp_job_run *run, const struct bp_progress *progress)
 {
     char *metrics = bp_run_metrics_json(run);
+    if (run->batch && run->batch->event) /* a batch takes one */
+        bp_run_flush(run, false);
     struct bp_batch *b = batch_open(run);
     if (metrics && b) {
         char head[160];
         snprintf(head, sizeof head, "{\"epoch\":%lld,\"epochs\":%lld,\"step\":%lld,\"seconds\":%.3f,\"metrics\":",
                  (long long)progress->epoch, (long long)progress->epochs, (long long)progress->step,
                  progress->seconds);
-        free(b->event);
         if (asprintf(&b->event, "%s%s}", head, metrics) < 0)
             b->event = NULL;
     }
@@ -325,7 +327,8 @@ static void hook_epoch(void *ctx, const struct bp_progress *progress, const stru
     run->live->snapshot.progress = *progress;
     run->live->snapshot.best = *best;
     pthread_mutex_unlock(&run->live->mutex);
-    if (bp_run_clock() - run->event_at >= EPOCH_EVENT_SECONDS || progress->epoch == progress->epochs)
+    if (progress->epochs <= EPOCH_EVENTS || progress->epoch == progress->epochs ||
+        bp_run_clock() - run->event_at >= EPOCH_EVENT_SECONDS)
         epoch_event(run, progress);
 }
 

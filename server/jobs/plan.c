@@ -153,6 +153,28 @@ static bp_status read_reshape(const json_t *layer, struct bp_node *node, struct 
     return BP_OK;
 }
 
+/* The one extent of a reshape that may be -1: what the others leave of `elements`. */
+static bp_status infer_extent(struct bp_shape *shape, int64_t elements, struct bp_error *err)
+{
+    int64_t rest = elements;
+    int open = -1;
+    for (int i = 0; i < shape->rank; i++) {
+        if (shape->dim[i] == 0 || (shape->dim[i] < 0 && open >= 0))
+            return bp_fail(err, BP_INVALID,
+                           "an extent of \"shape\" is at least 1, and one of them may be -1: what is left");
+        if (shape->dim[i] < 0)
+            open = i;
+        else
+            rest = rest % shape->dim[i] ? 0 : rest / shape->dim[i];
+    }
+    if (open >= 0 && rest == 0)
+        return bp_fail(err, BP_INVALID, "%lld numbers cannot be divided among the other extents of \"shape\"",
+                       (long long)elements);
+    if (open >= 0)
+        shape->dim[open] = rest;
+    return BP_OK;
+}
+
 static bp_status read_embedding(const json_t *layer, struct bp_node *node, struct bp_error *err)
 {
     node->u.embedding.input_dim = integer(layer, "input_dim");
@@ -281,10 +303,11 @@ static bp_status add_layer(struct bp_graph *graph, const json_t *layer, const js
         snprintf(node.name, sizeof node.name, "%s", name ? name : "");
         float *weights = NULL, *biases = NULL;
         bp_status status = builders[i].read(layer, &node, err);
-        if (!status && node.kind == BP_OP_DENSE) {
-            const struct bp_shape *shape = &graph->nodes[node.input[0]].shape;
+        const struct bp_shape *shape = &graph->nodes[node.input[0]].shape;
+        if (!status && node.kind == BP_OP_RESHAPE)
+            status = infer_extent(&node.u.reshape, bp_shape_elements(shape), err);
+        if (!status && node.kind == BP_OP_DENSE)
             status = spec_read_literals(layer, shape->dim[shape->rank - 1], &node.u.dense, &weights, &biases, err);
-        }
         if (!status)
             status = bp_graph_add(graph, &node, at, err);
         free(weights);

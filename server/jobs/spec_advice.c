@@ -1,6 +1,9 @@
 /* spec_advice.c: warnings about what is allowed and is rarely meant: mistakes that a network hides well.
  *
  *   linear_layers     linear layers in a row can do no more than one of them
+ *   all_frozen        no layer is trained
+ *   long_warmup       the rate is still rising when the training ends
+ *   split_by_target   whole classes are on one side of the split
  *   single_member     a class with one row: it is trained on or judged by, never both
  *   identifier        a feature that numbers the rows: it says nothing about a row that is not there yet
  *   duplicate_rows    rows of validation or test with the same features as a training row: they are remembered, not
@@ -66,6 +69,26 @@ static void advise_on_layers(struct spec_work *w)
         }
         before = is_linear(layer) ? layer : NULL;
     }
+}
+
+static void advise_on_frozen(struct spec_work *w, const struct bp_graph *graph)
+{
+    for (int i = 0; i < graph->ntensors; i++)
+        if (graph->tensors[i].trainable)
+            return;
+    spec_warn(w, "/model/layers", "all_frozen",
+              "no weight of the network is trained: every layer has \"trainable\": false, or has no weights");
+}
+
+static void advise_on_warmup(struct spec_work *w)
+{
+    double warmup = json_number_value(json_object_get(json_object_get(w->doc, "lr_schedule"), "warmup_epochs"));
+    double epochs = json_number_value(json_object_get(json_object_get(w->doc, "training"), "epochs"));
+    if (warmup >= epochs)
+        spec_warn(w, "/lr_schedule/warmup_epochs", "long_warmup",
+                  "the rate rises for %g epochs, and training ends after %g: it never gets to the rate of the "
+                  "optimizer; a twentieth of the epochs is a usual warm-up",
+                  warmup, epochs);
 }
 
 /* --- the columns ---------------------------------------------------------------------------------------------------- */
@@ -282,9 +305,25 @@ static void advise_on_duplicates(struct spec_work *w, const struct bp_transform 
     bp_transform_source_done(&source);
 }
 
-void spec_advise(struct spec_work *w, const struct bp_transform *transform, const struct bp_split *split)
+/* A network is judged on classes that it has never seen. */
+static void advise_on_groups(struct spec_work *w)
 {
+    const char *by = json_string_value(json_object_get(json_object_get(w->doc, "dataset"), "split_by"));
+    for (int i = 0; by && i < w->ntargets; i++)
+        if (strcmp(by, w->targets[i]->name) == 0)
+            spec_warn(w, "/dataset/split_by", "split_by_target",
+                      "\"%.60s\" is what is predicted: all rows of one value are on one side of the split, so the "
+                      "values that validation asks for were never trained on; group by who or what a row comes from",
+                      by);
+}
+
+void spec_advise(struct spec_work *w, const struct bp_plan *plan, const struct bp_split *split)
+{
+    const struct bp_transform *transform = plan->transform;
     advise_on_layers(w);
+    advise_on_frozen(w, plan->graph);
+    advise_on_warmup(w);
+    advise_on_groups(w);
     advise_on_classes(w, transform);
     advise_on_features(w, transform);
     advise_on_duplicates(w, transform, split);

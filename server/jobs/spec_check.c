@@ -97,6 +97,12 @@ static json_t *check_list(struct spec_work *w, const struct bp_field *f, const j
         size_t mark = spec_enter_index(w, i);
         json_t *item = check(w, f->item, json_array_get(v, i));
         bad |= !item;
+        const json_t *before = item && (f->flags & BP_RISING) ? json_array_get(out, json_array_size(out) - 1) : NULL;
+        if (before && json_number_value(item) <= json_number_value(before)) {
+            spec_fault(w, NULL, "out_of_order", NULL, NULL, "must be larger than the one before it, %g, got %g",
+                       json_number_value(before), json_number_value(item));
+            bad = true;
+        }
         for (size_t k = 0; item && (f->flags & BP_UNIQUE) && k < json_array_size(out); k++)
             if (json_equal(item, json_array_get(out, k))) {
                 spec_fault(w, NULL, "duplicate", NULL, NULL, "is in the list already");

@@ -94,22 +94,46 @@ static void warn_single_rows(struct spec_work *w, const struct bp_plan *plan, co
     }
 }
 
-/* Few rows may leave no row for validation, whatever share was asked for. */
+/* Why there are no rows for validation although a share of them was asked for. */
+static void say_why(const struct spec_work *w, double share, char *ret, size_t size)
+{
+    const json_t *dataset = json_object_get(w->doc, "dataset");
+    const char *by = json_string_value(json_object_get(dataset, "split_by"));
+    const char *order = json_string_value(json_object_get(dataset, "order_by"));
+    bool window = json_is_object(json_object_get(dataset, "window"));
+    if (by)
+        snprintf(ret, size,
+                 "none of a share of %g is left for validation: all rows of one \"%.60s\" stay on one side of the "
+                 "split, and there are too few groups, or one has nearly all rows; leave \"split_by\" out, or set "
+                 "validation_split to 0",
+                 share, by);
+    else if (order || window)
+        snprintf(ret, size,
+                 "none of a share of %g is left for validation: it is cut off the end of the rows%s%.60s%s%s; take a "
+                 "larger validation_split, or set it to 0",
+                 share, order ? " by \"" : "", order ? order : "",
+                 order ? "\", and rows of one time stay together" : "",
+                 window ? ", and windows that reach over the cut are left out" : "");
+    else
+        snprintf(ret, size, "there are too few rows for validation: none is left of a share of %g", share);
+}
+
+/* Few rows or groups may leave no row for validation, whatever share was asked for. */
 static void check_validation(struct spec_work *w, const struct bp_split *split)
 {
     json_t *early = json_object_get(json_object_get(w->doc, "training"), "early_stopping");
     bool validation;
+    char why[400];
     double share = json_number_value(json_object_get(json_object_get(w->doc, "dataset"), "validation_split"));
     if (split->count[BP_VALIDATION] > 0 || share == 0)
         return;
+    say_why(w, share, why, sizeof why);
     validation = strncmp(spec_kind(json_object_get(early, "monitor"), ""), "val_", 4) == 0;
     if (validation && w->monitor_inferred)
         spec_set(w, early, "monitor", json_string("loss"));
     else if (validation)
-        spec_fault(w, "/training/early_stopping/monitor", "incompatible", "loss", NULL,
-                   "there are too few rows for validation: none is left of a share of %g", share);
-    spec_warn(w, "/dataset/validation_split", "no_validation_rows",
-              "there are too few rows for validation: none is left of a share of %g", share);
+        spec_fault(w, "/training/early_stopping/monitor", "incompatible", "loss", NULL, "%s", why);
+    spec_warn(w, "/dataset/validation_split", "no_validation_rows", "%s", why);
 }
 
 /* auc keeps every score of the validation rows. */
@@ -162,7 +186,7 @@ void spec_fit(struct spec_work *w)
         settle_batch(w, &plan, &split);
         warn_single_rows(w, &plan, &split);
         check_memory(w, &plan, split.count[BP_TRAIN]);
-        spec_advise(w, plan.transform, &split);
+        spec_advise(w, &plan, &split);
         bp_split_done(&split);
     }
     bp_plan_done(&plan);

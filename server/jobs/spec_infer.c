@@ -82,24 +82,6 @@ static void settle_split(struct spec_work *w)
         spec_fault(w, "/dataset/test_split", "incompatible", NULL, NULL,
                    "must be 0: the dataset has a test split of its own, of %llu rows",
                    (unsigned long long)(w->table->nrows - w->table->test_first));
-    for (int i = 0, told = 0; classes && w->target->counts && told < 5; i++) {
-        int n = w->target->kind == BP_COLUMN_CATEGORY ? w->target->nlevels : w->target->nvalues;
-        if (i >= n)
-            break;
-        if (w->target->counts[i] != 1)
-            continue;
-        told++;
-        if (w->target->kind == BP_COLUMN_CATEGORY)
-            spec_warn(w, "/dataset/target", "rare_class",
-                      "class \"%.80s\" has a single row: it is trained on, never "
-                      "validated",
-                      w->target->levels[i]);
-        else
-            spec_warn(w, "/dataset/target", "rare_class",
-                      "class %.17g has a single row: it is trained on, never "
-                      "validated",
-                      w->target->values[i]);
-    }
 }
 
 static bool is_weight(const struct spec_work *w, const struct bp_table_column *c)

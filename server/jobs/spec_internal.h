@@ -103,7 +103,7 @@ void spec_check_inputs(struct spec_work *w); /* what the layers' "inputs" name; 
 void spec_check_symmetry(struct spec_work *w);
 void spec_fit(struct spec_work *w);
 /* Warnings about what is allowed and is rarely meant (spec_advice.c). */
-void spec_advise(struct spec_work *w, const struct bp_transform *transform, const struct bp_split *split);
+void spec_advise(struct spec_work *w, const struct bp_plan *plan, const struct bp_split *split);
 
 /* The name of a typed value, a string or an object's tag; never NULL ("" where there is none). */
 const char *spec_kind(const json_t *value, const char *tag);

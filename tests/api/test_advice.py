@@ -26,7 +26,8 @@ def tables(daemon):
     return daemon
 
 
-ADVICE = {"linear_layers", "single_member", "identifier", "duplicate_rows"}
+ADVICE = {"linear_layers", "all_frozen", "long_warmup", "split_by_target", "single_member", "identifier",
+          "duplicate_rows"}
 
 
 def test_nothing_is_said_about_a_sound_spec(tables):
@@ -45,6 +46,40 @@ def test_linear_layers_in_a_row(tables):
 def test_a_class_with_one_member(tables):
     found = codes(tables, {"dataset": "lonely", "target": "class", "layers": [8]})["single_member"]
     assert '"c"' in found["detail"] and found["pointer"] == "/target"
+
+
+def test_a_network_without_a_trained_layer(tables):
+    def frozen(**more):
+        return {"type": "dense", "units": 2, "trainable": False, **more}
+    spec = {"dataset": "plain", "target": "class", "layers": [frozen(activation="relu"), frozen()]}
+    assert codes(tables, spec)["all_frozen"]["pointer"] == "/layers"
+    spec["layers"][1]["trainable"] = True
+    assert "all_frozen" not in codes(tables, spec)
+
+
+def test_a_warmup_that_never_ends(tables):
+    spec = {"dataset": "plain", "target": "class", "layers": [8], "epochs": 5, "lr_schedule": {"warmup_epochs": 5}}
+    found = codes(tables, spec)["long_warmup"]
+    assert found["pointer"] == "/lr_schedule/warmup_epochs" and "5 epochs" in found["detail"]
+    spec["lr_schedule"]["warmup_epochs"] = 1
+    assert "long_warmup" not in codes(tables, spec)
+
+
+def test_groups_that_are_the_target(tables):
+    found = codes(tables, {"dataset": {"name": "dice", "target": "a", "split_by": "a"}, "layers": [8]})
+    assert '"a"' in found["split_by_target"]["detail"]
+    assert "split_by_target" not in codes(tables, {"dataset": {"name": "dice", "target": "a", "split_by": "b"},
+                                                   "layers": [8]})
+
+
+def test_why_no_row_is_left_for_validation(tables):
+    tables.upload("one", data.csv(["x", "who", "day", "y"], [[i * 0.37, 7, 1, i % 2] for i in range(40)]))
+    for rule, word in (({"split_by": "who"}, "one \"who\" stay"), ({"order_by": "day"}, "rows of one time stay")):
+        spec = {"dataset": {"name": "one", "target": "y", **rule}, "layers": [4]}
+        assert word in codes(tables, spec)["no_validation_rows"]["detail"]
+        spec["training"] = {"early_stopping": {"monitor": "val_loss"}}
+        reply = tables.post("/v1/jobs", json=spec)
+        assert reply.status_code == 422 and word.split()[-2] in reply.json()["errors"][0]["detail"], reply.text
 
 
 def test_identifiers(tables):

@@ -177,6 +177,19 @@ def test_one_call_uploads_and_trains(smooth, tmp_path):
     assert b'"status":"succeeded"' in said
 
 
+def test_events_as_lines_for_people(smooth):
+    """A line an epoch, with a bar; the rest of what happened with the time of day."""
+    job = smooth.train(SHORT)["id"]
+    text = smooth.get(f"/v1/jobs/{job}/events?render=text").text.splitlines()
+    epochs = [line for line in text if line.startswith("epoch")]
+    assert [line.split()[1] for line in epochs] == [f"{i}/5" for i in range(1, 6)], text
+    assert [line.split("[")[1].split("]")[0].count("#") for line in epochs] == [4, 8, 12, 16, 20], text
+    assert all("  loss " in line and "  val_loss " in line and line.endswith(" s") for line in epochs), text
+    assert any(line.endswith("succeeded  stop_reason=max_epochs") for line in text) and "{" not in "".join(text)
+    some = smooth.get(f"/v1/jobs/{job}/events?render=text&limit=2").text.splitlines()
+    assert "after=2" in some[-1]
+
+
 def test_events_tell_the_story(smooth):
     job = smooth.train(SHORT)["id"]
     events = smooth.get(f"/v1/jobs/{job}/events").json()["data"]

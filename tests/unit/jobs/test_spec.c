@@ -183,8 +183,24 @@ static void test_tasks(void **state)
     assert_non_null(fixture_entry(s.warnings, "/validation_split", "no_validation_rows"));
     bp_spec_done(&s);
     fixture_good("{'dataset':'rare','target':'kind','layers':[4]}", &s);
-    assert_non_null(fixture_entry(s.warnings, "/target", "rare_class"));
+    assert_non_null(fixture_entry(s.warnings, "/target", "single_member"));
     bp_spec_done(&s);
+}
+
+/* One extent of a new shape may be left to be found out. */
+static void test_reshape(void **state)
+{
+    (void)state;
+    struct bp_spec s;
+    fixture_good("{'dataset':'pixels','layers':[{'type':'reshape','shape':[2,-1]},{'type':'lstm','units':3}]}", &s);
+    bp_spec_done(&s);
+    static const char *const wrong[] = {"[3,-1]", "[-1,-1]", "[0,-1]", "[16,0]", "[-2,8]"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        char text[160];
+        snprintf(text, sizeof text, "{'dataset':'pixels','layers':[{'type':'reshape','shape':%s}]}", wrong[i]);
+        assert_int_equal(fixture_resolve(text, &s), BP_INVALID);
+        bp_spec_done(&s);
+    }
 }
 
 static void test_images(void **state)
@@ -422,15 +438,12 @@ static void test_every_kind_builds(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shortest),
-                                       cmocka_unit_test(test_short_forms),
-                                       cmocka_unit_test(test_aliases),
-                                       cmocka_unit_test(test_tasks),
-                                       cmocka_unit_test(test_images),
-                                       cmocka_unit_test(test_stable),
-                                       cmocka_unit_test(test_plan),
-                                       cmocka_unit_test(test_tables),
-                                       cmocka_unit_test(test_engine_has_what_the_table_says),
-                                       cmocka_unit_test(test_every_kind_builds)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shortest),         cmocka_unit_test(test_short_forms),
+        cmocka_unit_test(test_aliases),          cmocka_unit_test(test_tasks),
+        cmocka_unit_test(test_reshape),          cmocka_unit_test(test_images),
+        cmocka_unit_test(test_stable),           cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_tables),           cmocka_unit_test(test_engine_has_what_the_table_says),
+        cmocka_unit_test(test_every_kind_builds)};
     return cmocka_run_group_tests(tests, fixture_up, fixture_down);
 }

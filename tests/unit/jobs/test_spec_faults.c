@@ -97,6 +97,11 @@ static void test_numbers(void **state)
         {"{" IRIS ",'name':'a\\nb'}", "/name", "bad_value"},
         {"{" IRIS ",'tags':{'a':1}}", "/tags/a", "wrong_type"},
         {"{" IRIS ",'tags':{'a b':'c'}}", "/tags/a b", "bad_value"},
+        {"{" IRIS ",'tags':{'':'c'}}", "/tags/", "bad_value"},
+        {"{" IRIS ",'lr_schedule':{'type':'multistep','milestones':[5,3]}}", "/lr_schedule/milestones/1",
+         "out_of_order"},
+        {"{" IRIS ",'lr_schedule':{'type':'multistep','milestones':[3,3]}}", "/lr_schedule/milestones/1",
+         "out_of_order"},
     };
     CHECK(list);
 }
