@@ -17,8 +17,10 @@
 #define BP_CSV_FIELD_MAX (1 << 20) /* bytes of a field: longer ones are a quote that was never closed */
 #define BP_CSV_ROW_MAX (16 << 20)  /* bytes of a row: bounds the reader's memory */
 
+#define BP_CSV_AHEAD 32 /* bytes from a field's first on that may be read, however short it is */
+
 struct bp_csv_field {
-    char *text; /* without quotes, doubled quotes undone; not terminated, but text[size] may be read */
+    char *text; /* without quotes, doubled quotes undone; not terminated, but BP_CSV_AHEAD bytes may be read */
     size_t size;
     bool quoted;
     bool doubled; /* while scanning: has doubled quotes */
@@ -27,10 +29,12 @@ struct bp_csv_field {
 struct bp_csv {
     struct bp_stream *in; /* borrowed */
     char delimiter;
-    bool stops[256]; /* bytes that end an unquoted field */
     char *buffer;
     size_t capacity, begin, end; /* bytes [begin, end) are not yet consumed */
+    uint32_t *stops;             /* where unquoted fields end, of some bytes ahead */
+    size_t nstops, stop, listed; /* how many; the next one; the buffer is listed up to here */
     bool eof;
+    bool quotes;    /* the current row has a quoted field */
     bool suspect;   /* the buffer has bytes that are not plain ASCII text: rows are checked for UTF-8 */
     bool newlines;  /* a line end was seen */
     int64_t next;   /* line of the next row, from 1 */

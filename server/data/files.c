@@ -101,6 +101,22 @@ bp_status bp_writer_put(struct bp_writer *writer, const void *bytes, size_t n, s
     return BP_OK;
 }
 
+bp_status bp_writer_head(struct bp_writer *writer, const void *bytes, size_t n, struct bp_error *err)
+{
+    bp_status status = flush(writer, err);
+    if (status == BP_OK && pwrite(writer->fd, bytes, n, 0) != (ssize_t)n)
+        status = bp_files_fail(err, "writing the head of the table");
+    return status;
+}
+
+bp_status bp_writer_restart(struct bp_writer *writer, struct bp_error *err)
+{
+    writer->used = 0;
+    if (ftruncate(writer->fd, 0) != 0 || lseek(writer->fd, 0, SEEK_SET) != 0)
+        return bp_files_fail(err, "starting the table over");
+    return BP_OK;
+}
+
 bp_status bp_writer_finish(struct bp_writer *writer, struct bp_error *err)
 {
     bp_status status = flush(writer, err);

@@ -35,6 +35,10 @@ struct bp_writer {
 /* Creates the file; it must not exist. */
 bp_status bp_writer_open(struct bp_writer *writer, const char *path, struct bp_error *err);
 bp_status bp_writer_put(struct bp_writer *writer, const void *bytes, size_t n, struct bp_error *err);
+/* Puts bytes at the start of the file, over what is there. Only once something was put. */
+bp_status bp_writer_head(struct bp_writer *writer, const void *bytes, size_t n, struct bp_error *err);
+/* Forgets all that was put. */
+bp_status bp_writer_restart(struct bp_writer *writer, struct bp_error *err);
 /* Writes out, syncs and closes. */
 bp_status bp_writer_finish(struct bp_writer *writer, struct bp_error *err);
 /* Closes without a word; the file is the caller's to remove. Fine after finish. */

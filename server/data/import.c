@@ -166,30 +166,39 @@ static void make_header(const struct bp_ingest *ingest, const char *sha256, stru
     }
 }
 
-/* Writes the table into tmp/ under a name of its own; on failure it is gone again. */
-static bp_status write_table(struct bp_ingest *ingest, const char *sha256, const char *table,
-                             char path[BP_FILES_PATH], struct bp_error *err)
+/* A file in tmp/ under a name of its own for the table, with room for its header. */
+static bp_status open_table(const struct bp_ingest *ingest, struct bp_writer *writer, char path[BP_FILES_PATH],
+                            struct bp_error *err)
 {
+    static const struct bp_table_header room;
     static atomic_uint serial;
-    struct bp_table_header header;
-    struct bp_writer writer = {.fd = -1};
     char name[128];
-    snprintf(name, sizeof name, "%s.%d.%u", table, (int)getpid(), atomic_fetch_add(&serial, 1));
+    snprintf(name, sizeof name, "%s.%d.%u", ingest->parts[0].sha256, (int)getpid(), atomic_fetch_add(&serial, 1));
     bp_status status = bp_files_path(path, ingest->options->dir, "tmp", name, ".table", err);
-    if (status != BP_OK || (status = bp_writer_open(&writer, path, err)) != BP_OK)
-        return status;
-    make_header(ingest, sha256, &header);
-    if ((status = bp_writer_put(&writer, &header, sizeof header, err)) != BP_OK)
-        goto out;
-    status = ingest->format == BP_FORMAT_CSV ? bp_ingest_csv_write(ingest, &writer, err)
-                                             : bp_ingest_idx_write(ingest, &writer, err);
     if (status == BP_OK)
-        status = bp_writer_finish(&writer, err);
-out:
-    bp_writer_done(&writer);
-    if (status != BP_OK)
+        status = bp_writer_open(writer, path, err);
+    if (status == BP_OK && (status = bp_writer_put(writer, &room, sizeof room, err)) != BP_OK)
         unlink(path);
     return status;
+}
+
+/* The rows, where the scan has not written them, and the header. */
+static bp_status write_table(struct bp_ingest *ingest, const char *sha256, struct bp_writer *writer,
+                             struct bp_error *err)
+{
+    struct bp_table_header header;
+    bp_status status = BP_OK;
+    make_header(ingest, sha256, &header);
+    if (!ingest->written) {
+        if ((status = bp_writer_restart(writer, err)) == BP_OK)
+            status = bp_writer_put(writer, &header, sizeof header, err);
+        if (status == BP_OK)
+            status = ingest->format == BP_FORMAT_CSV ? bp_ingest_csv_write(ingest, writer, err)
+                                                     : bp_ingest_idx_write(ingest, writer, err);
+    } else {
+        status = bp_writer_head(writer, &header, sizeof header, err);
+    }
+    return status == BP_OK ? bp_writer_finish(writer, err) : status;
 }
 
 static bp_status describe(const struct bp_ingest *ingest, char **ret, struct bp_error *err)
@@ -204,10 +213,11 @@ static bp_status describe(const struct bp_ingest *ingest, char **ret, struct bp_
 }
 
 /* The files were scanned: the rest. */
-static bp_status store(struct bp_ingest *ingest, struct bp_import_result *ret, struct bp_error *err)
+static bp_status store(struct bp_ingest *ingest, struct bp_writer *writer, const char *path,
+                       struct bp_import_result *ret, struct bp_error *err)
 {
     struct bp_import_result result = {.rows = ingest->rows};
-    char manifest[BP_MANIFEST_MAX], path[BP_FILES_PATH];
+    char manifest[BP_MANIFEST_MAX];
     bool several = ingest->nparts > 1;
     for (int i = 0; i < ingest->nparts; i++)
         result.bytes += ingest->parts[i].bytes;
@@ -219,19 +229,14 @@ static bp_status store(struct bp_ingest *ingest, struct bp_import_result *ret, s
     name_table(ingest, result.sha256, result.table);
 
     bp_status status = describe(ingest, &result.description, err);
-    if (status != BP_OK)
-        return status;
-    if ((status = write_table(ingest, result.sha256, result.table, path, err)) != BP_OK)
-        goto out;
-    status = bp_storage_place(ingest, result.sha256, several ? manifest : NULL, path, result.table, err);
-    if (status != BP_OK) {
-        unlink(path);
-        goto out;
-    }
-    *ret = result;
-    result.description = NULL;
-out:
-    free(result.description);
+    if (status == BP_OK)
+        status = write_table(ingest, result.sha256, writer, err);
+    if (status == BP_OK)
+        status = bp_storage_place(ingest, result.sha256, several ? manifest : NULL, path, result.table, err);
+    if (status == BP_OK)
+        *ret = result;
+    else
+        free(result.description);
     return status;
 }
 
@@ -239,14 +244,22 @@ bp_status bp_import(const struct bp_import_options *options, const struct bp_imp
                     struct bp_import_result *ret, struct bp_error *err)
 {
     struct bp_ingest ingest = {.options = options, .budget = BP_MEMBERS_MAX};
+    struct bp_writer writer = {.fd = -1};
+    char path[BP_FILES_PATH];
     bp_status status;
     if ((status = bp_storage_dirs(options->dir, err)) != BP_OK ||
         (status = take_parts(&ingest, parts, nparts, err)) != BP_OK || (status = find_format(&ingest, err)) != BP_OK)
         goto out;
-    status = ingest.format == BP_FORMAT_CSV ? bp_ingest_csv_scan(&ingest, err) : bp_ingest_idx_scan(&ingest, err);
+    if ((status = open_table(&ingest, &writer, path, err)) != BP_OK)
+        goto out;
+    status =
+        ingest.format == BP_FORMAT_CSV ? bp_ingest_csv_scan(&ingest, &writer, err) : bp_ingest_idx_scan(&ingest, err);
     if (status == BP_OK)
-        status = store(&ingest, ret, err);
+        status = store(&ingest, &writer, path, ret, err);
+    if (status != BP_OK)
+        unlink(path);
 out:
+    bp_writer_done(&writer);
     bp_ingest_done(&ingest);
     return status;
 }

@@ -1,8 +1,9 @@
 /* ingest.h: an import while it is at work: what import.c, ingest_csv.c, ingest_idx.c and describe.c share.
  *
  * Private to server/data. Two steps: a scan of the files finds the columns, their types and figures, and the number
- * of rows; then the rows are written in the layout that follows from that. Memory is bounded by the number of
- * columns, and does not grow with the rows.
+ * of rows; then the rows are written in the layout that follows from that. A CSV's scan writes the rows already, in the
+ * layout that its first rows suggest; where that turns out right, which is nearly always, the second step is done with
+ * (ingest_guess.c). Memory is bounded by the number of columns, and does not grow with the rows.
  */
 #ifndef BP_DATA_INGEST_H
 #define BP_DATA_INGEST_H
@@ -17,21 +18,22 @@
 #define BP_NAME_BYTES_MAX 255                /* of a column: names go into messages, JSON and exports */
 #define BP_ROWS_MAX ((INT64_C(1) << 31) - 1) /* indices of rows are 32 bits wide */
 
-/* Rows are computed with as doubles; a table keeps only the narrowest type that is exact. */
+/* Rows are computed with as doubles; a table keeps only the narrowest type that is exact. What is touched with each field
+ * comes first, in two lines of the cache: files have thousands of columns. */
 struct bp_ingest_column {
+    int64_t missing, numbers, texts; /* fields seen */
+    double sum, min, max;
+    bool integral, exact_f32; /* of all numbers so far */
+    bool mixed;               /* there were numbers before the first text: the levels need a pass of their own */
+    struct bp_number_set values;
+    struct bp_level_set levels;
+
     char *name;
     enum bp_column_kind kind;
     enum bp_column_type type;
     size_t offset;
     int count, rank;
     int64_t dim[4];
-
-    int64_t missing, numbers, texts; /* fields seen */
-    bool integral, exact_f32;        /* of all numbers so far */
-    double min, max, sum;
-    struct bp_number_set values;
-    struct bp_level_set levels;
-    bool mixed; /* there were numbers before the first text: the levels need a pass of their own */
     int64_t odd_line;
     char odd_text[64]; /* the first text, for a warning */
 };
@@ -49,6 +51,7 @@ struct bp_ingest {
     struct bp_ingest_column *columns;
     int64_t rows, test_rows; /* all rows; the last of them, that are the dataset's own test split */
     size_t stride;
+    bool written;      /* the scan has written the rows */
     int64_t budget;    /* members that the sets may still take */
     json_t *warnings;  /* array of {"code", "column", "detail"} */
     bool warning_lost; /* no memory for one */
@@ -56,8 +59,8 @@ struct bp_ingest {
 
 bp_status bp_ingest_open(const struct bp_ingest *ingest, int part, struct bp_stream **ret, struct bp_error *err);
 
-/* Step 1 and step 2. */
-bp_status bp_ingest_csv_scan(struct bp_ingest *ingest, struct bp_error *err);
+/* Step 1 and step 2. The scan of a CSV may put the rows into the writer (ingest->written says so). */
+bp_status bp_ingest_csv_scan(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err);
 bp_status bp_ingest_csv_write(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err);
 bp_status bp_ingest_idx_scan(struct bp_ingest *ingest, struct bp_error *err);
 bp_status bp_ingest_idx_write(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err);

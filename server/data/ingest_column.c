@@ -58,6 +58,8 @@ bp_status bp_ingest_number(struct bp_ingest *ingest, struct bp_ingest_column *c,
 {
     c->numbers++;
     c->sum += v;
+    if (bp_number_set_again(&c->values, v))
+        return BP_OK; /* all else was seen at its first time */
     c->min = v < c->min ? v : c->min;
     c->max = v > c->max ? v : c->max;
     if (c->integral && (fabs(v) >= 0x1p53 ? false : (double)(int64_t)v != v))

@@ -1,17 +1,21 @@
-/* ingest_csv.c: a CSV becomes a table in two passes: one finds types, levels and figures, one writes the rows.
+/* ingest_csv.c: a CSV becomes a table: a pass over its rows finds types, levels and figures, and writes them in the layout
+ * that the first rows suggest; where the file contradicts those, a second pass writes the rows.
  *
  * A column all of whose present fields are numbers is a number column; any other is a category, or text where it has
  * too many levels. Spaces around a field do not count. When a column shows numbers first and a text later, the levels
  * that went by are collected in a further pass over just those columns.
  */
 #include "data/csv.h"
-#include "data/ingest.h"
+#include "data/ingest_guess.h"
 #include "data/number.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define SAMPLE_ROWS 4096        /* the layout is guessed from so many rows */
+#define SAMPLE_FIELDS (1 << 20) /* or from fewer, where they are wide */
 
 /* A field without the spaces around it; false: it is missing. */
 static inline __attribute__((always_inline)) bool present(const struct bp_csv_field *field, const char **ret_text,
@@ -39,18 +43,28 @@ static bp_status add_text(struct bp_ingest *ingest, struct bp_ingest_column *c, 
     return c->mixed ? BP_OK : bp_level_set_add(&c->levels, text, size, &ingest->budget, err);
 }
 
-static bp_status scan_field(struct bp_ingest *ingest, struct bp_ingest_column *c, const struct bp_csv_field *field,
-                            int64_t line, struct bp_error *err)
+/* *ret_v is untouched where there is no number. */
+static inline __attribute__((always_inline)) bp_status scan_field(struct bp_ingest *ingest,
+                                                                  struct bp_ingest_column *c,
+                                                                  const struct bp_csv_field *field, int64_t line,
+                                                                  bool *ret_present, double *ret_v,
+                                                                  struct bp_error *err)
 {
-    const char *text;
-    size_t size;
+    const char *text = field->text;
+    size_t size = field->size;
     double v;
-    if (!present(field, &text, &size)) {
-        c->missing++;
-        return BP_OK;
+    *ret_present = true;
+    /* Most fields are numbers as they stand: those are neither missing nor in need of trimming. */
+    if ((unsigned char)*text > '9' || !bp_number_short(text, size, &v)) {
+        if (!present(field, &text, &size)) {
+            *ret_present = false;
+            c->missing++;
+            return BP_OK;
+        }
+        if (!bp_number_parse(text, size, &v))
+            return add_text(ingest, c, text, size, line, err);
     }
-    if (!bp_number_parse(text, size, &v))
-        return add_text(ingest, c, text, size, line, err);
+    *ret_v = v;
     bp_status status = bp_ingest_number(ingest, c, v, err);
     if (status == BP_OK && c->texts > 0 && !c->mixed)
         status = bp_level_set_add(&c->levels, text, size, &ingest->budget, err);
@@ -123,8 +137,9 @@ static bp_status name_columns(struct bp_ingest *ingest, const struct bp_csv *csv
 
 typedef bp_status visit_row(struct bp_ingest *ingest, const struct bp_csv *csv, void *ctx, struct bp_error *err);
 
-/* Runs over all rows but the header. In the first pass (no columns yet) the first row makes the columns. */
-static bp_status each_row(struct bp_ingest *ingest, struct bp_stream *in, visit_row *visit, void *ctx,
+/* Runs over all rows but the header, at most `limit`. In the first pass (no columns yet) the first row makes the
+ * columns. */
+static bp_status each_row(struct bp_ingest *ingest, struct bp_stream *in, int64_t limit, visit_row *visit, void *ctx,
                           int64_t *ret_rows, struct bp_error *err)
 {
     struct bp_csv csv = {0};
@@ -134,7 +149,7 @@ static bp_status each_row(struct bp_ingest *ingest, struct bp_stream *in, visit_
     if ((status = bp_stream_rewind(in, err)) != BP_OK ||
         (status = bp_csv_init(&csv, in, ingest->delimiter, err)) != BP_OK)
         goto out;
-    while ((status = bp_csv_next(&csv, &row, err)) == BP_OK && row) {
+    while (rows < limit && (status = bp_csv_next(&csv, &row, err)) == BP_OK && row) {
         if (first && ingest->ncolumns == 0 &&
             ((status = bp_ingest_columns(ingest, csv.nfields, err)) != BP_OK ||
              (status = name_columns(ingest, &csv, err)) != BP_OK))
@@ -164,12 +179,20 @@ out:
 
 static bp_status scan_row(struct bp_ingest *ingest, const struct bp_csv *csv, void *ctx, struct bp_error *err)
 {
-    (void)ctx;
+    struct bp_guess *guess = ctx;
+    bool put = guess->holds;
     for (int i = 0; i < ingest->ncolumns; i++) {
-        bp_status status = scan_field(ingest, &ingest->columns[i], &csv->fields[i], csv->line, err);
+        struct bp_ingest_column *c = &ingest->columns[i];
+        bool there;
+        double v = NAN;
+        bp_status status = scan_field(ingest, c, &csv->fields[i], csv->line, &there, &v, err);
         if (status != BP_OK)
             return status;
+        if (put)
+            bp_guess_put(&guess->columns[i], c, there, v, guess->row);
     }
+    if (put)
+        bp_guess_put_row(guess, ingest);
     return BP_OK;
 }
 
@@ -190,24 +213,54 @@ static bp_status scan_mixed(struct bp_ingest *ingest, const struct bp_csv *csv, 
     return BP_OK;
 }
 
-static bp_status scan_stream(struct bp_ingest *ingest, struct bp_stream *in, struct bp_error *err)
+static bool any_mixed(const struct bp_ingest *ingest)
 {
-    bp_status status = each_row(ingest, in, scan_row, NULL, &ingest->rows, err);
+    bool mixed = false;
+    for (int i = 0; i < ingest->ncolumns; i++)
+        mixed = mixed || ingest->columns[i].mixed;
+    return mixed;
+}
+
+/* A guess from the first rows; none where they are faulty (the scan will say so), or too few to be divided. */
+static void guess_layout(const struct bp_ingest *ingest, struct bp_stream *in, struct bp_writer *writer,
+                         struct bp_guess *guess)
+{
+    struct bp_ingest sample = {.options = ingest->options,
+                               .budget = BP_MEMBERS_MAX,
+                               .delimiter = ingest->delimiter,
+                               .header = ingest->header};
+    struct bp_guess none = {0};
+    int64_t rows;
+    if (each_row(&sample, in, 1, scan_row, &none, &rows, NULL) != BP_OK || sample.ncolumns == 0)
+        goto out;
+    int64_t limit = SAMPLE_FIELDS / sample.ncolumns;
+    bp_ingest_done(&sample);
+    sample.budget = BP_MEMBERS_MAX;
+    if (each_row(&sample, in, limit < SAMPLE_ROWS ? limit : SAMPLE_ROWS, scan_row, &none, &sample.rows, NULL) ==
+            BP_OK &&
+        !any_mixed(&sample) && bp_ingest_settle(&sample, NULL) == BP_OK)
+        bp_guess_init(guess, &sample, writer);
+out:
+    bp_ingest_done(&sample);
+}
+
+static bp_status scan_stream(struct bp_ingest *ingest, struct bp_stream *in, struct bp_guess *guess,
+                             struct bp_error *err)
+{
+    bp_status status = each_row(ingest, in, INT64_MAX, scan_row, guess, &ingest->rows, err);
     if (status != BP_OK)
         return status;
     if (ingest->rows == 0)
         return bp_fail_at(err, BP_INVALID, "empty_dataset", "the file has no rows%s",
                           ingest->header ? " below its header" : "");
-    bool mixed = false;
-    for (int i = 0; i < ingest->ncolumns; i++)
-        mixed = mixed || ingest->columns[i].mixed;
     int64_t rows;
-    return mixed ? each_row(ingest, in, scan_mixed, NULL, &rows, err) : BP_OK;
+    return any_mixed(ingest) ? each_row(ingest, in, INT64_MAX, scan_mixed, NULL, &rows, err) : BP_OK;
 }
 
-bp_status bp_ingest_csv_scan(struct bp_ingest *ingest, struct bp_error *err)
+bp_status bp_ingest_csv_scan(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err)
 {
     struct bp_stream *in = NULL;
+    struct bp_guess guess = {0};
     struct bp_csv_dialect dialect;
     bp_status status;
     if ((status = bp_ingest_open(ingest, 0, &in, err)) != BP_OK ||
@@ -216,14 +269,17 @@ bp_status bp_ingest_csv_scan(struct bp_ingest *ingest, struct bp_error *err)
     ingest->compressed[0] = bp_stream_compressed(in);
     ingest->delimiter = dialect.delimiter;
     ingest->header = dialect.header;
-    if ((status = scan_stream(ingest, in, err)) != BP_OK)
+    guess_layout(ingest, in, writer, &guess);
+    if ((status = scan_stream(ingest, in, &guess, err)) != BP_OK)
         goto out;
     if (!ingest->header && dialect.header_found)
         bp_ingest_warn(ingest, "no_header", "",
                        "the first row was taken for data, and the columns are called column_1, column_2, …; "
                        "?header=true makes it names");
     status = bp_ingest_settle(ingest, err);
+    ingest->written = status == BP_OK && bp_guess_right(&guess, ingest);
 out:
+    bp_guess_done(&guess);
     bp_stream_close(in);
     return status;
 }
@@ -288,7 +344,7 @@ bp_status bp_ingest_csv_write(struct bp_ingest *ingest, struct bp_writer *writer
         goto out;
     }
     if ((status = bp_ingest_open(ingest, 0, &in, err)) != BP_OK ||
-        (status = each_row(ingest, in, write_row, &w, &rows, err)) != BP_OK)
+        (status = each_row(ingest, in, INT64_MAX, write_row, &w, &rows, err)) != BP_OK)
         goto out;
     if (rows != ingest->rows)
         status = changed(err);

@@ -1,6 +1,7 @@
 /* number.c: correctly rounded decimal to binary conversion, fast where files of numbers need it.
  *
- * A decimal is w * 10^e with w an integer. Three ways, the first that applies:
+ * A decimal is w * 10^e with w an integer, at most 16 digits of which are read as two words of eight, the point taken out
+ * by shifting. Three ways from there, the first that applies:
  *   1. w <= 2^53 and |e| <= 22: both are exact doubles, so one division or product rounds once (Clinger).
  *   2. w < 2^64 and |e| <= 27: 5^27 fits in 64 bits, so the product or the quotient with remainder is computed exactly
  *      in 128 bits and rounded once to 53.
@@ -96,10 +97,8 @@ static bool parse_slow(const char *text, size_t size, double *ret)
 }
 
 /* Eight digits in a word, the first in its lowest byte: whether they are all digits, and their value. */
-static inline bool eight_digits(const char *p, uint64_t *ret)
+static inline bool eight_digits_of(uint64_t v, uint64_t *ret)
 {
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
     if (((v & UINT64_C(0xf0f0f0f0f0f0f0f0)) |
          (((v + UINT64_C(0x0606060606060606)) & UINT64_C(0xf0f0f0f0f0f0f0f0)) >> 4)) != UINT64_C(0x3333333333333333))
         return false;
@@ -109,10 +108,88 @@ static inline bool eight_digits(const char *p, uint64_t *ret)
     return true;
 }
 
+static inline uint64_t load_8(const char *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    v = __builtin_bswap64(v);
+#endif
+    return v;
+}
+
+/* The lowest byte of a word that is '.', as its number; 8 when there is none. */
+static inline unsigned find_point(uint64_t v)
+{
+    uint64_t x = v ^ UINT64_C(0x2e2e2e2e2e2e2e2e);
+    uint64_t zero = (x - UINT64_C(0x0101010101010101)) & ~x & UINT64_C(0x8080808080808080);
+    return zero ? (unsigned)__builtin_ctzll(zero) >> 3 : 8;
+}
+
+/* 1 to 8 characters: moved to the upper end of a word, the point taken out, '0' put before them. */
+static inline bool short_8(const char *text, unsigned n, uint64_t *ret_w, unsigned *ret_decimals)
+{
+    uint64_t v = load_8(text) << (64 - 8 * n);
+    unsigned point = find_point(v);
+    *ret_decimals = 0;
+    if (point < 8) {
+        uint64_t low = v & ((UINT64_C(1) << (8 * point)) - 1), high = v & (~UINT64_C(255) << (8 * point));
+        v = high | low << 8;
+        *ret_decimals = 7 - point;
+        if (--n == 0)
+            return false;
+    }
+    v |= UINT64_C(0x3030303030303030) >> (8 * (n - 1)) >> 8;
+    return eight_digits_of(v, ret_w);
+}
+
+/* 9 to 16 characters: the same in two words. */
+static inline bool short_16(const char *text, unsigned n, uint64_t *ret_w, unsigned *ret_decimals)
+{
+    unsigned __int128 v = ((unsigned __int128)load_8(text + 8) << 64 | load_8(text)) << (128 - 8 * n);
+    unsigned point = find_point((uint64_t)v);
+    if (point == 8)
+        point += find_point((uint64_t)(v >> 64));
+    *ret_decimals = 0;
+    if (point < 16) {
+        unsigned __int128 low = v & (((unsigned __int128)1 << (8 * point)) - 1);
+        unsigned __int128 high = v & (~(unsigned __int128)255 << (8 * point));
+        v = high | low << 8;
+        *ret_decimals = 15 - point;
+        n--;
+    }
+    uint64_t first, last; /* n is 8 to 16 here, so the '0's before them all stand in the lower word */
+    uint64_t lower = (uint64_t)v | (n < 16 ? UINT64_C(0x3030303030303030) >> (8 * (n - 8)) : 0);
+    if (!eight_digits_of(lower, &first) || !eight_digits_of((uint64_t)(v >> 64), &last))
+        return false;
+    *ret_w = first * 100000000 + last;
+    return true;
+}
+
+bool bp_number_short(const char *text, size_t size, double *ret)
+{
+    bool negative = *text == '-', sign = negative || *text == '+';
+    size_t n = size - sign;
+    uint64_t w;
+    unsigned decimals;
+    text += sign;
+    if (n - 1 >= 16 || size == 0) /* 0 too */
+        return false;
+    if (n <= 8 ? !short_8(text, (unsigned)n, &w, &decimals) : !short_16(text, (unsigned)n, &w, &decimals))
+        return false;
+    if (w > UINT64_C(1) << 53)
+        return false;
+    double v = (double)(int64_t)w;
+    if (decimals)
+        v /= powers_of_10[decimals];
+    *ret = negative ? -v : v;
+    return true;
+}
+
 static const char *scan_digits(const char *p, const char *end, uint64_t *w)
 {
     uint64_t v = *w, eight;
-    while (end - p >= 8 && eight_digits(p, &eight)) {
+    while (end - p >= 8 && eight_digits_of(load_8(p), &eight)) {
         v = v * 100000000 + eight;
         p += 8;
     }

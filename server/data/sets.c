@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SMALL_SLOTS 64 /* a set that grows to so many gets a table of small integers, of the same size */
+
 static uint32_t hash_double(double v)
 {
     uint64_t u;
@@ -52,9 +54,23 @@ static bp_status number_grow(struct bp_number_set *set, struct bp_error *err)
             grown.values[slot] = set->values[i];
             grown.counts[slot] = set->counts[i];
         }
+    grown.small = set->small;
+    set->small = NULL;
+    if (grown.nslots == SMALL_SLOTS) /* without memory it is slower, that is all */
+        grown.small = calloc(BP_SMALL, sizeof *grown.small);
     bp_number_set_done(set);
     *set = grown;
     return BP_OK;
+}
+
+/* Takes what was counted aside into the set. */
+static void number_flush(struct bp_number_set *set)
+{
+    for (int i = 0; set->small && i < BP_SMALL; i++) {
+        if (set->small[i] > 1)
+            set->counts[number_slot(set, i)] += set->small[i] - 1;
+        set->small[i] = 0;
+    }
 }
 
 bp_status bp_number_set_add(struct bp_number_set *set, double value, int64_t *budget, struct bp_error *err)
@@ -68,6 +84,8 @@ bp_status bp_number_set_add(struct bp_number_set *set, double value, int64_t *bu
             return status;
     }
     int slot = number_slot(set, value);
+    if (set->small && value >= 0 && value < BP_SMALL && value == (int)value)
+        set->small[(int)value] = 1; /* the next one is counted aside */
     if (set->counts[slot]++)
         return BP_OK;
     if (set->n == BP_DISTINCT_MAX || *budget == 0) {
@@ -97,6 +115,7 @@ void bp_number_set_sort(struct bp_number_set *set)
 {
     struct pair pairs[BP_DISTINCT_MAX];
     int n = 0;
+    number_flush(set);
     for (int i = 0; i < set->nslots; i++)
         if (set->counts[i])
             pairs[n++] = (struct pair){set->values[i], set->counts[i]};
@@ -113,6 +132,7 @@ void bp_number_set_done(struct bp_number_set *set)
 {
     free(set->values);
     free(set->counts);
+    free(set->small);
     memset(set, 0, sizeof *set);
 }
 
@@ -166,7 +186,8 @@ bp_status bp_level_set_add(struct bp_level_set *set, const char *text, size_t si
     uint32_t hash = hash_text(text, size);
     int slot = level_slot(set, text, size, hash);
     if (set->slots[slot]) {
-        set->levels[set->slots[slot] - 1].count++;
+        set->last = set->slots[slot] - 1;
+        set->levels[set->last].count++;
         return BP_OK;
     }
     if (set->n == BP_DISTINCT_MAX || *budget == 0 || size > BP_LEVEL_MAX) {
@@ -180,7 +201,9 @@ bp_status bp_level_set_add(struct bp_level_set *set, const char *text, size_t si
         return bp_fail(err, BP_NOMEM, "no memory for the levels of a column");
     memcpy(copy, text, size);
     copy[size] = 0;
-    set->levels[set->n] = (struct bp_level){.text = copy, .size = (uint32_t)size, .hash = hash, .count = 1};
+    set->last = set->n;
+    set->levels[set->n] =
+        (struct bp_level){.text = copy, .size = (uint32_t)size, .hash = hash, .count = 1, .order = set->n};
     set->slots[slot] = ++set->n;
     --*budget;
     return BP_OK;

@@ -18,26 +18,43 @@
 #define BP_MEMBERS_MAX 500000
 /* A longer text is no level of a category but prose. */
 #define BP_LEVEL_MAX 255
+#define BP_SMALL 256
 
 struct bp_number_set {
     bool full;
     int n, nslots;
     double *values;  /* by slot; sorted by bp_number_set_sort */
     int64_t *counts; /* by slot; 0: the slot is free */
+    uint32_t
+        *small; /* in a set of some size: by value, for 0 to 255: 0, or 1 and the occurrences not yet in counts */
 };
 
 struct bp_level {
     char *text; /* terminated */
     uint32_t size, hash;
     int64_t count;
+    int32_t order; /* of appearance, from 0 */
 };
 
 struct bp_level_set {
     bool full;
     int n, capacity, nslots;
+    int last;                /* order of the level added last */
     struct bp_level *levels; /* in order of appearance; sorted by bp_level_set_sort */
     int32_t *slots;          /* index of a level plus 1; 0: free */
 };
+
+/* Counts v where it is a small integer that is known to be a member: images and codes are full of them, and their table
+ * is a fraction of the set. Any number may be asked about. */
+static inline bool bp_number_set_again(struct bp_number_set *set, double v)
+{
+    if (!set->small || !(v >= 0 && v < BP_SMALL))
+        return false;
+    int i = (int)v;
+    bool again = (double)i == v && set->small[i] > 0;
+    set->small[i] += again;
+    return again;
+}
 
 /* Adds one occurrence. *budget goes down by one for a new member. BP_NOMEM. */
 bp_status bp_number_set_add(struct bp_number_set *set, double value, int64_t *budget, struct bp_error *err);

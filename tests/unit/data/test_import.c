@@ -461,14 +461,66 @@ static void survives_failing_writes(void **state)
     free(csv);
 }
 
+/* A file of 6000 rows whose first thousands say little of the last: row 5000 has `cells` instead of "7,7,red". */
+static struct bp_table *late(const char *cells, struct bp_import_result *ret)
+{
+    char *csv = malloc(200000);
+    size_t n = (size_t)sprintf(csv, "a,b,c\n");
+    for (int i = 0; i < 6000; i++)
+        n += (size_t)sprintf(csv + n, "%s\n", i == 5000 ? cells : i % 2 ? "7,7,red" : "8,9,green");
+    struct bp_table *t = table_of(csv, ret);
+    free(csv);
+    return t;
+}
+
+/* What contradicts the layout that the first rows suggest, and what does not. */
+static void late_surprises(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *cells;
+        enum bp_column_kind kind_a;
+        enum bp_column_type type_b;
+        int levels;
+        double a, b, c; /* of row 5000 */
+    } cases[] = {
+        {"7,7,red", BP_COLUMN_NUMBER, BP_F32, 2, 7, 7, 1},
+        {"7,0.1,red", BP_COLUMN_NUMBER, BP_F64, 2, 7, 0.1, 1},
+        {"7,7,blue", BP_COLUMN_NUMBER, BP_F32, 3, 7, 7, 0},
+        {"late,7,red", BP_COLUMN_CATEGORY, BP_F32, 2, 2, 7, 1},
+        {"7,16777217,?", BP_COLUMN_NUMBER, BP_F64, 2, 7, 16777217, -1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct bp_import_result result;
+        struct bp_table *t = late(cases[i].cells, &result);
+        assert_int_equal(t->nrows, 6000);
+        assert_int_equal(column(t, "a")->kind, cases[i].kind_a);
+        assert_int_equal(column(t, "b")->type, cases[i].type_b);
+        assert_int_equal(column(t, "c")->nlevels, cases[i].levels);
+        assert_true(number_at(t, 5000, "a") == cases[i].a && number_at(t, 5000, "b") == cases[i].b &&
+                    number_at(t, 5000, "c") == cases[i].c);
+        bool text = cases[i].kind_a == BP_COLUMN_CATEGORY; /* levels "7", "8", "late" */
+        double last = cases[i].levels - 1;                 /* of "red" */
+        assert_true(number_at(t, 1, "a") == (text ? 0 : 7) && number_at(t, 1, "c") == last);
+        assert_true(number_at(t, 5999, "a") == (text ? 0 : 7) && number_at(t, 5998, "c") == last - 1);
+        bp_table_close(t);
+        free(result.description);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(types_and_figures),  cmocka_unit_test(mixed_columns),
-        cmocka_unit_test(many_values),        cmocka_unit_test(faults_of_csv),
-        cmocka_unit_test(options_override),   cmocka_unit_test(reads_gzip),
-        cmocka_unit_test(idx_datasets),       cmocka_unit_test(idx_types),
-        cmocka_unit_test(idx_faults),         cmocka_unit_test(survives_failing_writes),
-        cmocka_unit_test(keeps_the_disk_tidy)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(late_surprises),
+                                       cmocka_unit_test(types_and_figures),
+                                       cmocka_unit_test(mixed_columns),
+                                       cmocka_unit_test(many_values),
+                                       cmocka_unit_test(faults_of_csv),
+                                       cmocka_unit_test(options_override),
+                                       cmocka_unit_test(reads_gzip),
+                                       cmocka_unit_test(idx_datasets),
+                                       cmocka_unit_test(idx_types),
+                                       cmocka_unit_test(idx_faults),
+                                       cmocka_unit_test(survives_failing_writes),
+                                       cmocka_unit_test(keeps_the_disk_tidy)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -98,6 +98,34 @@ static void prints_the_shortest(void **state)
     }
 }
 
+/* The way without a loop gives what the one with loops gives, or leaves it to that. */
+static void short_numbers(void **state)
+{
+    static const char alphabet[] = "0123456789012345678900001234567890..-+e x";
+    (void)state;
+    uint64_t seed = 5, taken = 0;
+    for (int i = 0; i < 400000; i++) {
+        char text[40] = "";
+        double fast = 0, slow = 0;
+        size_t n = next(&seed) % 20, digits = i % 2 ? 22 : sizeof alphabet - 1;
+        for (size_t k = 0; k < n; k++)
+            text[k] = alphabet[next(&seed) % digits];
+        if (!bp_number_short(text, n, &fast))
+            continue;
+        taken++;
+        assert_true(bp_number_parse(text, n, &slow));
+        assert_memory_equal(&fast, &slow, sizeof fast); /* the sign of zero too */
+    }
+    assert_true(taken > 100000);
+    double v;
+    char room[40] = "0.1234567890123456";
+    assert_false(bp_number_short(room, 0, &v));
+    assert_true(bp_number_short(room, 16, &v) && v == 0.12345678901234);
+    assert_false(bp_number_short(room, 18, &v));
+    memcpy(room, "9007199254740993", 17); /* above 2^53 */
+    assert_false(bp_number_short(room, 16, &v));
+}
+
 static void knows_missing_words(void **state)
 {
     (void)state;
@@ -111,8 +139,8 @@ static void knows_missing_words(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(accepts_numbers), cmocka_unit_test(refuses_the_rest),
-                                       cmocka_unit_test(rounds_correctly), cmocka_unit_test(prints_the_shortest),
-                                       cmocka_unit_test(knows_missing_words)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(accepts_numbers),     cmocka_unit_test(refuses_the_rest),
+                                       cmocka_unit_test(rounds_correctly),    cmocka_unit_test(prints_the_shortest),
+                                       cmocka_unit_test(knows_missing_words), cmocka_unit_test(short_numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
