@@ -180,6 +180,7 @@ static void kernel_adam(size_t n, const struct bp_update *u, bp_real *p, const b
         .kl_div = kernel_kl_div, .pack = kernel_pack, .gemm = kernel_gemm, .activation = kernel_activation,          \
         .activation_gradient = kernel_activation_gradient, .softmax = kernel_softmax,                                \
         .softmax_gradient = kernel_softmax_gradient, .cross_entropy = kernel_cross_entropy, .bce = kernel_bce,       \
+        .gather = kernel_gather,                                                                                     \
         .mse = kernel_mse, .column_sum = kernel_column_sum, .add = kernel_add, .scale = kernel_scale,                \
         .sum_squares = kernel_sum_squares, .patches = kernel_patches,                                                \
         .patches_transposed = kernel_patches_transposed, .copy_rows = kernel_copy_rows,                              \

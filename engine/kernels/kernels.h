@@ -166,6 +166,18 @@ struct bp_cell {
                        * becomes the one of the cell before; gru: dh becomes what z passes on to the state before */
 };
 
+/* Rows picked from a table: row r of y, for r < rows, is made from the n numbers at x + index[r] * x_row, each being
+ * ((v - shift) * scale) in double, rounded once; NaN takes the place of v by fill. */
+struct bp_gather {
+    int rows, n;
+    const bp_real *x;
+    const uint32_t *index;
+    size_t x_row;
+    double fill, shift, scale;
+    bp_real *y;
+    size_t y_row;
+};
+
 struct bp_kernels {
     const char *name; /* "generic", "avx2", "avx512" or "neon" */
 
@@ -255,6 +267,7 @@ struct bp_kernels {
      * hold anything. */
     void (*patches)(const struct bp_patches *p, int q0, int nq, int j0, int nj, bp_real *dst);
     void (*patches_transposed)(const struct bp_patches *p, int q0, int nq, int j0, int nj, bp_real *dst);
+    void (*gather)(const struct bp_gather *g);
     void (*copy_rows)(int rows, int n, const bp_real *src, size_t src_row, bp_real *dst, size_t dst_row);
     /* One filter w on one plane, `across` 1: y[j] = the chain over the taps (+ *bias), or y[j] + the chain. */
     void (*depthwise)(const struct bp_patches *p, int positions, const bp_real *w, const bp_real *bias, bp_real *y,

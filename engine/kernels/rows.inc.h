@@ -1,8 +1,23 @@
-/* rows.inc.h: softmax and the losses, one row after the other, written once on v16; included by each kernels_*.c.
+/* rows.inc.h: the gather of a batch, softmax and the losses, one row after the other, written once on v16; included by
+ * each kernels_*.c.
  *
  * A sum along a row runs in 16 virtual lanes (element i in lane i mod 16, ascending) and ends in the fixed tree
  * 8-4-2-1; lanes past the end of the row add +0, which changes nothing in a sum that starts at +0.
  */
+
+static void kernel_gather(const struct bp_gather *g)
+{
+    v16 missing = v16_set((bp_real)((g->fill - g->shift) * g->scale));
+    for (int r = 0; r < g->rows; r++) {
+        const bp_real *x = g->x + (size_t)g->index[r] * g->x_row;
+        bp_real *y = g->y + (size_t)r * g->y_row;
+        for (int i = 0; i < g->n; i += LANES) {
+            int count = v16_count((size_t)i, (size_t)g->n);
+            v16 v = v16_load_n(x + i, count);
+            v16_store_n(y + i, v16_select(v16_at_most(v, v), v16_standardize(v, g->shift, g->scale), missing), count);
+        }
+    }
+}
 
 /* The largest element; NaN does not count. */
 V16_INLINE bp_real row_max(int n, const bp_real *x)
@@ -75,10 +90,70 @@ static void kernel_softmax_gradient(bool logarithm, int rows, int n, const bp_re
     }
 }
 
-/* loss = log sum e^(x - max) - (x[label] - max), never below 0 but for a last rounding
- * dx = scale weight (softmax - onehot) */
-static void kernel_cross_entropy(int rows, int n, const bp_real *x, const int32_t *label, const float *weight,
-                                 bp_real scale, bp_real *loss, bp_real *dx)
+/* Rows of at most LANES elements, `rows` (at most LANES) of them, turned so that column j is a vector. */
+V16_INLINE void load_columns(int rows, int n, const bp_real *x, v16 column[LANES])
+{
+    BP_UNROLL
+    for (int r = 0; r < LANES; r++)
+        column[r] = r < rows ? v16_load_n(x + (size_t)r * (size_t)n, n) : v16_zero();
+    v16_transpose(column);
+}
+
+V16_INLINE void store_columns(int rows, int n, v16 column[LANES], bp_real *x)
+{
+    v16_transpose(column);
+    BP_UNROLL
+    for (int r = 0; r < LANES; r++)
+        if (r < rows)
+            v16_store_n(x + (size_t)r * (size_t)n, column[r], n);
+}
+
+/* In each lane what v16_sum gives for its row. */
+V16_INLINE v16 sum_columns(const v16 column[LANES])
+{
+    v16 sum[LANES / 2];
+    BP_UNROLL
+    for (int i = 0; i < LANES / 2; i++)
+        sum[i] = v16_add(column[i], column[i + LANES / 2]);
+    BP_UNROLL
+    for (int i = 0; i < LANES / 4; i++)
+        sum[i] = v16_add(sum[i], sum[i + LANES / 4]);
+    return v16_add(v16_add(sum[0], sum[2]), v16_add(sum[1], sum[3]));
+}
+
+/* cross_entropy of at most LANES rows of at most LANES classes, a lane for each row: of three classes the lanes of a row
+ * would be idle but for three. Every number comes about as in the other. */
+static void cross_entropy_columns(int rows, int n, const bp_real *x, const int32_t *label, const float *weight,
+                                  bp_real scale, bp_real *loss, bp_real *dx)
+{
+    bp_real labels[LANES] = {0}, factors[LANES] = {0};
+    v16 column[LANES], max = v16_set(-(bp_real)INFINITY), chosen = v16_zero();
+    for (int r = 0; r < rows; r++) {
+        labels[r] = (bp_real)label[r];
+        factors[r] = weight ? scale * (bp_real)weight[r] : scale;
+    }
+    v16 at = v16_load(labels), factor = v16_load(factors), one = v16_set(1);
+    load_columns(rows, n, x, column);
+    for (int j = 0; j < n; j++) {
+        max = v16_max(column[j], max);
+        chosen = v16_select(v16_at_most(v16_abs(v16_sub(at, v16_set((bp_real)j))), v16_zero()), column[j], chosen);
+    }
+    for (int j = 0; j < n; j++)
+        column[j] = v16_exp(v16_sub(column[j], max));
+    v16 sum = sum_columns(column), inverse = v16_div(one, sum);
+    v16_store_n(loss, v16_sub(v16_log(sum), v16_sub(chosen, max)), rows);
+    if (!dx)
+        return;
+    for (int j = 0; j < n; j++) {
+        v16m here = v16_at_most(v16_abs(v16_sub(at, v16_set((bp_real)j))), v16_zero());
+        v16 p = v16_mul(column[j], inverse);
+        column[j] = v16_mul(v16_select(here, v16_sub(p, one), p), factor);
+    }
+    store_columns(rows, n, column, dx);
+}
+
+static void cross_entropy_rows(int rows, int n, const bp_real *x, const int32_t *label, const float *weight,
+                               bp_real scale, bp_real *loss, bp_real *dx)
 {
     for (int r = 0; r < rows; r++, x += n) {
         bp_real max = row_max(n, x), chosen = x[label[r]];
@@ -96,6 +171,20 @@ static void kernel_cross_entropy(int rows, int n, const bp_real *x, const int32_
         dx[label[r]] = at_label;
         dx += n;
     }
+}
+
+/* loss = log sum e^(x - max) - (x[label] - max), never below 0 but for a last rounding
+ * dx = scale weight (softmax - onehot) */
+static void kernel_cross_entropy(int rows, int n, const bp_real *x, const int32_t *label, const float *weight,
+                                 bp_real scale, bp_real *loss, bp_real *dx)
+{
+    if (n > LANES) {
+        cross_entropy_rows(rows, n, x, label, weight, scale, loss, dx);
+        return;
+    }
+    for (int r = 0; r < rows; r += LANES)
+        cross_entropy_columns(v16_count((size_t)r, (size_t)rows), n, x + (size_t)r * (size_t)n, label + r,
+                              weight ? weight + r : NULL, scale, loss + r, dx ? dx + (size_t)r * (size_t)n : NULL);
 }
 
 /* loss = mean of log(1 + e^x) - x t; dx = scale weight (sigmoid(x) - t) / n */

@@ -225,6 +225,20 @@ V16_INLINE void v16_transpose(v16 a[LANES])
     }
 }
 
+V16_INLINE __m256 v16_standardize8(__m256 x, __m256d shift, __m256d scale)
+{
+    __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(x)), high = _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
+    __m128 a = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_sub_pd(low, shift), scale));
+    __m128 b = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_sub_pd(high, shift), scale));
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(a), b, 1);
+}
+
+V16_INLINE v16 v16_standardize(v16 x, double shift, double scale) /* (x - shift) scale in double, rounded once */
+{
+    __m256d away = _mm256_set1_pd(shift), factor = _mm256_set1_pd(scale);
+    return (v16){v16_standardize8(x.low, away, factor), v16_standardize8(x.high, away, factor)};
+}
+
 typedef struct {
     __m256d quarter[4];
 } v16d;

@@ -180,6 +180,15 @@ V16_INLINE void v16_transpose(v16 a[LANES])
         a[i] = b[i];
 }
 
+V16_INLINE v16 v16_standardize(v16 x, double shift, double scale) /* (x - shift) scale in double, rounded once */
+{
+    __m512d away = _mm512_set1_pd(shift), factor = _mm512_set1_pd(scale);
+    __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(x)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+    __m256 a = _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_sub_pd(low, away), factor));
+    __m256 b = _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_sub_pd(high, away), factor));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1);
+}
+
 typedef struct {
     __m512d low, high;
 } v16d; /* 16 doubles */

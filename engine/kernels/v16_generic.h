@@ -214,6 +214,11 @@ V16_INLINE void v16_transpose(v16 a[LANES]) /* row i becomes column i */
         }
 }
 
+V16_INLINE v16 v16_standardize(v16 x, double shift, double scale) /* (x - shift) scale in double, rounded once */
+{
+    V16_EACH(v16, (bp_real)(((double)x.lane[i] - shift) * scale));
+}
+
 typedef struct {
     double lane[LANES];
 } v16d;

@@ -275,6 +275,21 @@ V16_INLINE void v16_transpose(v16 x[LANES])
 }
 #undef V16_SWAP
 
+V16_INLINE float32x4_t v16_standardize4(float32x4_t x, float64x2_t shift, float64x2_t scale)
+{
+    float64x2_t low = vcvt_f64_f32(vget_low_f32(x)), high = vcvt_high_f64_f32(x);
+    low = vmulq_f64(vsubq_f64(low, shift), scale);
+    high = vmulq_f64(vsubq_f64(high, shift), scale);
+    return vcvt_high_f32_f64(vcvt_f32_f64(low), high);
+}
+
+V16_INLINE v16 v16_standardize(v16 x, double shift, double scale) /* (x - shift) scale in double, rounded once */
+{
+    float64x2_t away = vdupq_n_f64(shift), factor = vdupq_n_f64(scale);
+    return (v16){v16_standardize4(x.a, away, factor), v16_standardize4(x.b, away, factor),
+                 v16_standardize4(x.c, away, factor), v16_standardize4(x.d, away, factor)};
+}
+
 typedef struct {
     float64x2_t pair[LANES / 2];
 } v16d; /* 16 doubles */

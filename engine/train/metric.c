@@ -72,19 +72,17 @@ double bp_loss_unit(enum bp_loss loss, double unit)
     }
 }
 
-/* Whether the label's logit is the largest, and the first of equals. A NaN is never right. */
+/* Whether the label's logit is the largest, and the first of equals. A NaN is never right. Without a branch on the label:
+ * nothing could predict it. */
 static bool is_right(const float *x, int n, int32_t label)
 {
     float best = x[label];
-    int beaten = 0;
+    int beaten = best != best;
 
-    for (int j = 0; j < label; j++) {
-        beaten += !(x[j] < best);
+    for (int j = 0; j < n; j++) {
+        beaten |= (!(x[j] < best) & (j < label)) | (!(x[j] <= best) & (j > label));
     }
-    for (int j = label + 1; j < n; j++) {
-        beaten += !(x[j] <= best);
-    }
-    return beaten == 0 && best == best;
+    return beaten == 0;
 }
 
 static void add_classes(struct bp_accumulator *a, const float *x, const int32_t *label, int rows, int n)

@@ -9,6 +9,8 @@
  */
 #include "train/source.h"
 
+#include "kernels/kernels.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -112,6 +114,28 @@ static inline __attribute__((always_inline)) void numbers_of(enum bp_column_type
     }
 }
 
+/* Floats at addresses that are fit for them, the usual case, go through the kernel. */
+static bool gather_floats(const struct bp_source *s, const struct bp_feature *f, const uint32_t *rows, int n,
+                          float *x)
+{
+    const uint8_t *from = s->rows + f->offset;
+
+    if ((uintptr_t)from % _Alignof(float) != 0 || s->stride % sizeof(float) != 0) {
+        return false;
+    }
+    bp_kernels_current()->gather(&(struct bp_gather){.rows = n,
+                                                     .n = f->count,
+                                                     .x = (const float *)(const void *)from,
+                                                     .index = rows,
+                                                     .x_row = s->stride / sizeof(float),
+                                                     .fill = f->fill,
+                                                     .shift = f->shift,
+                                                     .scale = f->scale,
+                                                     .y = x,
+                                                     .y_row = (size_t)s->inputs});
+    return true;
+}
+
 static void gather_numbers(const struct bp_source *s, const struct bp_feature *f, const uint32_t *rows, int n,
                            float *x)
 {
@@ -123,7 +147,9 @@ static void gather_numbers(const struct bp_source *s, const struct bp_feature *f
         numbers_of(BP_I32, s, f, rows, n, x);
         break;
     case BP_F32:
-        numbers_of(BP_F32, s, f, rows, n, x);
+        if (!gather_floats(s, f, rows, n, x)) {
+            numbers_of(BP_F32, s, f, rows, n, x);
+        }
         break;
     case BP_F64:
         numbers_of(BP_F64, s, f, rows, n, x);

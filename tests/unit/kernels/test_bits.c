@@ -49,6 +49,26 @@ static void run_loss(const struct bp_kernels *k, int which, int n, float *out)
     }
 }
 
+/* As many rows as a batch has, of few classes. */
+static void run_batch(const struct bp_kernels *k, int param, int n, float *out)
+{
+    enum { BATCH = 37 };
+    static int32_t labels[BATCH];
+    int classes = n % 17 + 1;
+    (void)param;
+    for (int r = 0; r < BATCH; r++)
+        labels[r] = (r * 5 + n) % classes;
+    k->cross_entropy(BATCH, classes, x, labels, u, 0.37f, out, out + SIZE);
+}
+
+static void run_gather(const struct bp_kernels *k, int param, int n, float *out)
+{
+    static const uint32_t index[] = {2, 0, 1, 2};
+    (void)param;
+    struct bp_gather g = {4, n, x, index, (size_t)n, 0.1, -0.3, 1.7, out, (size_t)n + 1};
+    k->gather(&g);
+}
+
 /* The losses of terms, by enum bp_loss_term, then the three of whole rows. */
 static void run_more_losses(const struct bp_kernels *k, int which, int n, float *out)
 {
@@ -259,6 +279,8 @@ static const struct {
     {"cross_entropy, smoothed", run_more_losses, BP_TERM_QUANTILE + 1, 0xd6e0418992655674},
     {"multi_margin", run_more_losses, BP_TERM_QUANTILE + 2, 0x2b04f231ce0972d5},
     {"kl_div", run_more_losses, BP_TERM_QUANTILE + 3, 0x4530d81db77dbed5},
+    {"cross_entropy of a batch", run_batch, 0, 0xb71f780899d797bf},
+    {"gather", run_gather, 0, 0xf49f9c83f2fbe7cd},
     {"column_sum, sum_squares", run_sums, 0, 0xa7a3eab4e3f890b1},
     {"add, scale", run_flat, 0, 0xc9b0600800b657dd},
     {"dropout", run_dropout, 0, 0x7216c8c4fd8545e8},
