@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXECUTABLE = os.environ.get("BACKPROPD", str(ROOT / "build" / "backpropd"))
 FINAL = ("succeeded", "failed", "cancelled")
 # Seconds for anything that a test waits for; sanitizer builds are slow, an emulated CPU is slower still.
-PATIENCE = float(os.environ.get("BACKPROPD_TEST_PATIENCE", 60))
+PATIENCE = float(os.environ.get("BACKPROPD_TEST_PATIENCE", 600))
 
 
 class Daemon:

@@ -15,6 +15,10 @@ json_t *bp_api_parsed(const char *text);
 /* The job as the API shows it. New reference, or NULL without memory. Reads the store for checkpoints and position. */
 json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row);
 
+/* Its ETag: the version is what changed durably; while a worker has the job, the step tells one reading from the next. */
+#define BP_JOB_TAG 64
+void bp_api_job_tag(struct bp_app *app, const struct bp_job_row *row, char ret[BP_JOB_TAG]);
+
 /* Reads the job that the route's first argument names; false with a 404 reply. */
 bool bp_api_job_row(struct bp_app *app, const struct bp_request *request, struct bp_reply *reply,
                     struct bp_job_row *ret);

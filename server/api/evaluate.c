@@ -320,7 +320,7 @@ static bool run(struct bp_reply *reply, struct evaluation *e)
     }
     status = bp_predictor_bench(e->app->predictors, e->predictor, &exec, &err);
     if (!status) {
-        bp_evaluate(exec, BP_PREDICT_BATCH, NULL, network->plan.graph, &source, e->rows, e->nrows, e->accumulators,
+        bp_evaluate(exec, e->predictor->batch, NULL, network->plan.graph, &source, e->rows, e->nrows, e->accumulators,
                     count_confusion, e);
         bp_predictor_bench_put(e->app->predictors, e->predictor, exec);
     }

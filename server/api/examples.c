@@ -211,8 +211,8 @@ static bp_status run(struct examples *e, struct bp_error *err)
     if (!status)
         status = bp_predictor_bench(e->app->predictors, e->predictor, &exec, err);
     if (!status) {
-        bp_evaluate(exec, BP_PREDICT_BATCH, NULL, graph, &e->source, e->split.rows[e->part], e->split.count[e->part],
-                    accs, visit, e);
+        bp_evaluate(exec, e->predictor->batch, NULL, graph, &e->source, e->split.rows[e->part],
+                    e->split.count[e->part], accs, visit, e);
         bp_predictor_bench_put(e->app->predictors, e->predictor, exec);
         sort_heap(e);
         status = predict_kept(e, err);

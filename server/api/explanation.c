@@ -229,7 +229,7 @@ json_t *bp_explanation_nudges(const struct bp_explanation *e)
     int of[BP_PREDICT_BATCH], n = 1, done = 0;
     double losses[BP_PREDICT_BATCH];
     json_t *nudges = json_array();
-    copy_targets(e, BP_PREDICT_BATCH);
+    copy_targets(e, e->explainer.batch);
     for (int i = 0; i <= e->source.nfeatures && done < NUDGES_MAX; i++) {
         bool end = i == e->source.nfeatures;
         float *x = bp_exec_input(e->explainer.nudge);
@@ -238,7 +238,7 @@ json_t *bp_explanation_nudges(const struct bp_explanation *e)
             x[(size_t)n * inputs + (size_t)e->source.features[i].output] += (float)NUDGE;
             of[n++] = i;
         }
-        if (n < BP_PREDICT_BATCH && !end)
+        if (n < e->explainer.batch && !end)
             continue;
         memcpy(x, e->x, inputs * sizeof *x); /* row 0 is the row as it is */
         losses_of(e, n, losses);

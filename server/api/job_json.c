@@ -3,6 +3,7 @@
 #include "json_text.h"
 #include "kernels/kernels.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct lookups {
@@ -117,13 +118,30 @@ static json_t *metrics_json(const struct bp_job_row *row, const struct bp_snapsh
     return json_pack("{so so}", "last", last, "best", best);
 }
 
+/* Whether a worker has the job, and what it knows. A row that is not at work any more stands for itself, although its
+ * worker may still be putting things away: so a version is the same whenever it is read. */
+static bool at_work(struct bp_app *app, const struct bp_job_row *row, struct bp_snapshot *ret)
+{
+    const int states = 1 << BP_JOB_RUNNING | 1 << BP_JOB_PAUSING | 1 << BP_JOB_CANCELLING;
+    return states >> row->status & 1 && app->jobs && bp_jobs_snapshot(app->jobs, row->id, ret);
+}
+
+void bp_api_job_tag(struct bp_app *app, const struct bp_job_row *row, char ret[BP_JOB_TAG])
+{
+    struct bp_snapshot now;
+    if (at_work(app, row, &now))
+        snprintf(ret, BP_JOB_TAG, "\"v%lld-%lld\"", (long long)row->version, (long long)now.progress.step);
+    else
+        snprintf(ret, BP_JOB_TAG, "\"v%lld\"", (long long)row->version);
+}
+
 json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row)
 {
     struct lookups l = {.row = row};
     struct bp_error err;
     bp_store_read(app->store, look_up, &l, &err);
     struct bp_snapshot now;
-    bool live = app->jobs && bp_jobs_snapshot(app->jobs, row->id, &now);
+    bool live = at_work(app, row, &now);
     json_t *job = json_pack("{ss ss ss? ss ss?}", "id", row->id, "object", "job", "name", row->name, "status",
                             bp_job_status_name(row->status), "stop_reason", row->stop_reason);
     if (job) {

@@ -77,6 +77,11 @@ static bool parse_filter(struct bp_request *request, struct bp_reply *reply, str
     const char *key, *value;
     for (int i = 0; bp_request_query_at(request, i, &key, &value); i++)
         if (!strncmp(key, "tag.", 4)) {
+            if (ret->tag_key) {
+                bp_problem(reply, 400, "bad_query",
+                           "a list is filtered by one tag at a time, and this names several");
+                return false;
+            }
             ret->tag_key = key + 4;
             ret->tag_value = value;
         }
@@ -135,21 +140,11 @@ void bp_api_job_list(struct bp_request *request, struct bp_reply *reply, void *a
 }
 
 /* --- GET /v1/jobs/{id} ---------------------------------------------------------------------------------------------- */
-/* The version is what changed durably; while a worker has the job, the step tells one reading from the next. */
-static void etag(struct bp_app *app, const struct bp_job_row *row, char *ret, size_t size)
-{
-    struct bp_snapshot now;
-    if (app->jobs && bp_jobs_snapshot(app->jobs, row->id, &now))
-        snprintf(ret, size, "\"v%lld-%lld\"", (long long)row->version, (long long)now.progress.step);
-    else
-        snprintf(ret, size, "\"v%lld\"", (long long)row->version);
-}
-
 static void job_reply(struct bp_app *app, struct bp_request *request, struct bp_reply *reply,
                       const struct bp_job_row *row)
 {
-    char tag[64];
-    etag(app, row, tag, sizeof tag);
+    char tag[BP_JOB_TAG];
+    bp_api_job_tag(app, row, tag);
     if (request && bp_reply_not_modified(request, reply, tag))
         return;
     bp_reply_header(reply, "ETag", "%s", tag);

@@ -5,6 +5,8 @@
  */
 #include "api/common.h"
 #include "json_text.h"
+#include "problems.h"
+#include "train/metric.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,6 +14,7 @@
 #include <string.h>
 
 #define NAMES_MAX 64        /* of ?names= */
+#define NAMES_SHOWN 128     /* series of a job that a refusal lists */
 #define POINTS_MAX 10000000 /* of one reply: a memory bound of about 160 MB */
 
 /* --- metrics -------------------------------------------------------------------------------------------------------- */
@@ -133,6 +136,64 @@ static void tabular(const struct metrics *m, bool csv, struct bp_reply *reply)
     bp_text_reply(&text, reply, csv ? "text/csv; charset=utf-8" : "application/x-ndjson");
 }
 
+static int column_width(const struct series *s)
+{
+    int n = (int)strlen(s->name);
+    return n > 12 ? n : 12; /* -1.23457e-05 */
+}
+
+/* The next point of an epoch, at or after *at: of a series by step the last one of the epoch. */
+static const struct bp_metric_point *point_of(const struct series *s, int64_t epoch, size_t *at)
+{
+    const struct bp_metric_point *found = NULL;
+    for (; *at < s->n && s->points[*at].epoch <= epoch; ++*at)
+        found = &s->points[*at];
+    return found && found->epoch == epoch ? found : NULL;
+}
+
+/* For people: a line an epoch, a column a series. */
+static void table_of_epochs(const struct metrics *m, struct bp_reply *reply)
+{
+    struct bp_text text = {0};
+    size_t *at = calloc(m->nseries + 1, sizeof *at);
+    int64_t epoch = -1;
+    text.failed = !at;
+    bp_text_add(&text, "%9s", "EPOCH");
+    for (size_t i = 0; i < m->nseries; i++)
+        bp_text_add(&text, "  %*s", column_width(&m->series[i]), m->series[i].name);
+    bp_text_add(&text, "\n");
+    while (!text.failed) {
+        int64_t next = INT64_MAX;
+        for (size_t i = 0; i < m->nseries; i++)
+            if (at[i] < m->series[i].n && m->series[i].points[at[i]].epoch < next)
+                next = m->series[i].points[at[i]].epoch;
+        if (next == INT64_MAX || next <= epoch)
+            break;
+        epoch = next;
+        bp_text_add(&text, "%9lld", (long long)epoch);
+        for (size_t i = 0; i < m->nseries; i++) {
+            const struct bp_metric_point *p = point_of(&m->series[i], epoch, &at[i]);
+            if (p)
+                bp_text_add(&text, "  %*.6g", column_width(&m->series[i]), p->value);
+            else
+                bp_text_add(&text, "  %*s", column_width(&m->series[i]), "");
+        }
+        bp_text_add(&text, "\n");
+    }
+    free(at);
+    bp_text_reply(&text, reply, "text/plain; charset=utf-8");
+}
+
+static void show_metrics(const struct metrics *m, enum bp_render render, struct bp_reply *reply)
+{
+    if (render == BP_RENDER_JSON)
+        bp_reply_json(reply, 200, columnar(m));
+    else if (render == BP_RENDER_TEXT)
+        table_of_epochs(m, reply);
+    else
+        tabular(m, render == BP_RENDER_CSV, reply);
+}
+
 static bool parse_metrics_query(struct bp_request *request, struct bp_reply *reply, struct metrics *m)
 {
     if (!bp_request_query_int(request, reply, "from_step", 0, 0, INT64_MAX, &m->from_step) ||
@@ -158,6 +219,59 @@ static bool parse_metrics_query(struct bp_request *request, struct bp_reply *rep
     return true;
 }
 
+/* Whether a job that is not at its end may get a series of this name yet: val_ or test_, a metric, and an output. */
+static bool may_come(const char *name)
+{
+    if (!strcmp(name, "batch_loss") || !strcmp(name, "lr"))
+        return true;
+    name += !strncmp(name, "val_", 4) ? 4 : !strncmp(name, "test_", 5) ? 5 : 0;
+    for (enum bp_metric m = BP_METRIC_LOSS; m < BP_METRIC_COUNT; m++) {
+        size_t n = strlen(bp_metric_name(m));
+        if (!strncmp(name, bp_metric_name(m), n) && (name[n] == 0 || name[n] == '_'))
+            return true;
+    }
+    return false;
+}
+
+static bool was_read(const struct metrics *m, const char *name)
+{
+    for (size_t i = 0; i < m->nseries; i++)
+        if (!strcmp(m->series[i].name, name))
+            return true;
+    return false;
+}
+
+/* Refuses a name that is no series of the job, and will be none. */
+static bool check_names(struct bp_app *app, const struct bp_job_row *row, const struct metrics *m,
+                        struct bp_reply *reply)
+{
+    const char *unknown = NULL, *there[NAMES_SHOWN] = {"batch_loss"}, *name;
+    json_t *job = NULL, *last = NULL, *value;
+    size_t n = 1;
+    for (size_t i = 0; i < m->nnames && !unknown; i++) {
+        if (was_read(m, m->names[i]) || (!bp_job_status_final(row->status) && may_come(m->names[i])))
+            continue;
+        job = job ? job : bp_api_job_json(app, row);
+        last = json_object_get(json_object_get(job, "metrics"), "last");
+        if (!json_object_get(last, m->names[i]) && strcmp(m->names[i], "batch_loss"))
+            unknown = m->names[i];
+    }
+    json_object_foreach(last, name, value)
+        if (unknown && n < NAMES_SHOWN)
+            there[n++] = name;
+    if (unknown) {
+        const char *near = bp_nearest(unknown, there, n);
+        json_t *allowed = json_array();
+        for (size_t i = 0; i < n; i++)
+            json_array_append_new(allowed, json_string(there[i]));
+        bp_problem(reply, 400, "bad_query", "this job has no series \"%.60s\"%s%s%s", unknown,
+                   near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+        bp_problem_member(reply, "allowed", allowed);
+    }
+    json_decref(job);
+    return !unknown;
+}
+
 void bp_api_metrics(struct bp_request *request, struct bp_reply *reply, void *arg)
 {
     struct bp_app *app = arg;
@@ -165,7 +279,8 @@ void bp_api_metrics(struct bp_request *request, struct bp_reply *reply, void *ar
     enum bp_render render;
     struct bp_job_row row;
     if (!parse_metrics_query(request, reply, &m) ||
-        !bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_CSV | 1 << BP_RENDER_NDJSON,
+        !bp_request_render(request, reply,
+                           1 << BP_RENDER_JSON | 1 << BP_RENDER_TEXT | 1 << BP_RENDER_CSV | 1 << BP_RENDER_NDJSON,
                            &render) ||
         !bp_api_job_row(app, request, reply, &row))
         return;
@@ -181,10 +296,8 @@ void bp_api_metrics(struct bp_request *request, struct bp_reply *reply, void *ar
                    POINTS_MAX);
     else if (status)
         bp_problem_error(reply, &err);
-    else if (render == BP_RENDER_JSON)
-        bp_reply_json(reply, 200, columnar(&m));
-    else
-        tabular(&m, render == BP_RENDER_CSV, reply);
+    else if (check_names(app, &row, &m, reply))
+        show_metrics(&m, render, reply);
     for (size_t i = 0; i < m.nseries; i++)
         free(m.series[i].points);
     free(m.series);

@@ -214,7 +214,9 @@ static void job_created(struct bp_app *app, struct bp_request *request, struct b
     /* Where too many wait already the job is told as it is: it is stored, and must not be sent again. */
     if (bp_api_wait(request, reply, &row, wait, true, 0) != 0) {
         bp_reply_header(reply, "Location", "/v1/jobs/%s", id);
-        bp_reply_header(reply, "ETag", "\"v%lld\"", (long long)row.version);
+        char tag[BP_JOB_TAG];
+        bp_api_job_tag(app, &row, tag);
+        bp_reply_header(reply, "ETag", "%s", tag);
         if (replayed)
             bp_reply_header(reply, "Idempotency-Replayed", "true");
         bp_reply_json(reply, 201, bp_api_job_json(app, &row));

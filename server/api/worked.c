@@ -189,6 +189,23 @@ static bool take_rows(struct bp_reply *reply, json_t *body, bool shapes, struct 
     return true;
 }
 
+/* An empty body, or one without any rows, hardly means a dataset. */
+static bool has_network(struct bp_reply *reply, const json_t *body, bool shapes)
+{
+    const char *ways = shapes ? "\"input_shape\" and \"outputs\" (or \"classes\"), \"inputs\" and \"targets\""
+                              : "\"inputs\" and \"targets\"";
+    if (json_object_get(body, "dataset") || json_object_get(body, "inputs") || json_object_get(body, "targets") ||
+        (shapes && json_object_get(body, "input_shape")))
+        return true;
+    bp_problem(reply, 422, "invalid_spec",
+               "there are no rows: send \"layers\" with %s, or with a \"dataset\" and numbers of its \"rows\"; or a "
+               "\"job\"",
+               ways);
+    bp_problem_at(reply, shapes ? "/input_shape" : "/inputs", "required", NULL, NULL,
+                  "one of %s, \"dataset\" or \"job\" is required", ways);
+    return false;
+}
+
 /* Resolves and plans the spec of the body, and (unless shapes) fills in the numbers. */
 static bool make_spec(struct bp_reply *reply, json_t *body, bool shapes, struct bp_worked *w)
 {
@@ -201,7 +218,7 @@ static bool make_spec(struct bp_reply *reply, json_t *body, bool shapes, struct 
     json_t *parameters = json_incref(json_object_get(body, "parameters"));
     json_object_del(body, "rows");
     json_object_del(body, "parameters");
-    if (!take_rows(reply, body, shapes, &rows, &any))
+    if (!has_network(reply, body, shapes) || !take_rows(reply, body, shapes, &rows, &any))
         goto out;
     struct opening opening = {w->app, any ? &rows : NULL, any ? last_units(body) : 0};
     struct bp_spec_context context = {.open_dataset = open_dataset,

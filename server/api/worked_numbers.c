@@ -225,10 +225,13 @@ static bool choose_rows(struct bp_reply *reply, const struct bp_table *table, co
         }
         char pointer[40];
         snprintf(pointer, sizeof pointer, "/rows/%zu", i);
-        bp_problem(reply, 422, "invalid_rows", "rows are numbers of rows of the dataset, from 0 to %llu",
-                   (unsigned long long)(table->nrows - 1));
-        bp_problem_at(reply, pointer, "out_of_range", NULL, NULL,
-                      "is no row to learn from: there is none, it has no target, or no window ends with it");
+        bool whole = json_is_integer(value);
+        bp_problem(reply, 422, "invalid_rows", "rows are numbers of rows of the dataset, from 0 to %llu%s",
+                   (unsigned long long)(table->nrows - 1),
+                   whole ? "" : "; rows of your own are \"inputs\" and \"targets\" beside \"layers\"");
+        bp_problem_at(reply, pointer, whole ? "out_of_range" : "wrong_type", NULL, NULL, "%s",
+                      whole ? "is no row to learn from: there is none, it has no target, or no window ends with it"
+                            : "must be the number of a row");
         free(rows);
         return false;
     }

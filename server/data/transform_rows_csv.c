@@ -131,15 +131,17 @@ static void encode_row(struct bp_encoder *e, struct bp_csv *csv, const int *map,
     }
 }
 
-/* Room for one more row in a block that grows by doubling. */
+/* Room for one more row in a block that grows by doubling, as far as the limits go. */
 static bp_status grow(const struct bp_transform *t, uint8_t **rows, size_t n, size_t *capacity, struct bp_error *err)
 {
     if (n < *capacity)
         return BP_OK;
     size_t larger = *capacity ? *capacity * 2 : 16;
     uint8_t *grown;
-    if (larger > BP_TRANSFORM_ROWS_MAX && n < BP_TRANSFORM_ROWS_MAX)
-        larger = BP_TRANSFORM_ROWS_MAX;
+    size_t most = BP_TRANSFORM_BYTES_MAX / t->stride;
+    most = most < BP_TRANSFORM_ROWS_MAX ? most : BP_TRANSFORM_ROWS_MAX;
+    if (larger > most && n < most)
+        larger = most;
     bp_status status = bp_encode_room(t, larger, &grown, err);
     if (status != BP_OK)
         return status;

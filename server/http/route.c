@@ -164,7 +164,10 @@ static void unknown_key(struct bp_request *r, const char *key)
             names[n++] = word;
     }
     const char *near = bp_nearest(key, names, n);
-    if (near)
+    if (near && near[strlen(near) - 1] == '.')
+        bp_problem(&r->reply, 400, "bad_query", "unknown query key %s; %s stands before a name: %sNAME=VALUE", key,
+                   near, near);
+    else if (near)
         bp_problem(&r->reply, 400, "bad_query", "unknown query key %s; did you mean %s?", key, near);
     else
         bp_problem(&r->reply, 400, "bad_query", n ? "unknown query key %s" : "unknown query key %s: this takes none",

@@ -20,14 +20,14 @@ static void freeze(struct bp_graph *graph)
 bp_status bp_explainer_make(const struct bp_choice *choice, const struct bp_predictor *predictor,
                             struct bp_explainer *ret, struct bp_error *err)
 {
-    struct bp_explainer e = {.model = NULL};
+    struct bp_explainer e = {.batch = predictor->batch};
     bp_status status = bp_network_make(choice, &e.network, err);
     if (status)
         return status;
     struct bp_graph *graph = e.network.plan.graph;
     struct bp_exec_options one = {
         .capacity = 1, .training = true, .input_gradient = true, .keep_all = true, .threads = 1};
-    struct bp_exec_options many = {.capacity = BP_PREDICT_BATCH, .threads = 1};
+    struct bp_exec_options many = {.capacity = e.batch, .threads = 1};
     freeze(graph);
     status = bp_model_new(graph, true, 0, &e.model, err);
     if (!status)

@@ -14,8 +14,9 @@
 struct bp_explainer {
     struct bp_network network; /* its own: with frozen normalization */
     struct bp_model *model;
-    struct bp_exec *exec;  /* one row, keeps everything */
-    struct bp_exec *nudge; /* BP_PREDICT_BATCH rows, forward only */
+    struct bp_exec *exec; /* one row, keeps everything */
+    int batch;
+    struct bp_exec *nudge; /* `batch` rows, forward only */
 };
 
 /* The network of a choice with the weights that the predictor has loaded. BP_NOMEM, BP_LIMIT, BP_INTERNAL. */

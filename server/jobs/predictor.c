@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BENCH_BYTES ((size_t)64 << 20) /* of an execution: there may be several of each predictor */
+
 struct bp_predictors {
     struct bp_store *store;
     pthread_mutex_t mutex; /* guards all below, and the holders and benches of every predictor */
@@ -50,6 +52,18 @@ void bp_predictors_free(struct bp_predictors *predictors)
     }
     pthread_mutex_destroy(&predictors->mutex);
     free(predictors);
+}
+
+int bp_predict_batch(const struct bp_graph *graph)
+{
+    int rows = BP_PREDICT_BATCH;
+    for (; rows > 2; rows /= 2) {
+        struct bp_exec_options options = {.capacity = rows, .threads = 1};
+        size_t bytes;
+        if (!bp_exec_estimate(graph, &options, &bytes) && bytes <= BENCH_BYTES)
+            break;
+    }
+    return rows;
 }
 
 /* --- loading --- */
@@ -104,6 +118,7 @@ static bp_status load(struct bp_store *store, const struct bp_choice *choice, st
     memcpy(p->job, choice->row.id, sizeof p->job);
     memcpy(p->checkpoint, choice->checkpoint.id, sizeof p->checkpoint);
     p->best = choice->best;
+    p->batch = bp_predict_batch(p->network.plan.graph);
     status = load_weights(store, p, err);
     if (status) {
         free_predictor(p);
@@ -210,7 +225,7 @@ bp_status bp_predictor_bench(struct bp_predictors *predictors, struct bp_predict
         *ret = exec;
         return BP_OK;
     }
-    struct bp_exec_options options = {.capacity = BP_PREDICT_BATCH, .threads = 1};
+    struct bp_exec_options options = {.capacity = predictor->batch, .threads = 1};
     return bp_exec_new(predictor->model, &options, ret, err);
 }
 
@@ -310,8 +325,8 @@ bp_status bp_predictor_run(struct bp_predictors *predictors, struct bp_predictor
     if (status)
         return status;
     int width = bp_predictor_width(predictor);
-    for (int first = 0; first < n; first += BP_PREDICT_BATCH)
-        run_batch(predictor, exec, source, first, n - first < BP_PREDICT_BATCH ? n - first : BP_PREDICT_BATCH,
+    for (int first = 0; first < n; first += predictor->batch)
+        run_batch(predictor, exec, source, first, n - first < predictor->batch ? n - first : predictor->batch,
                   outputs, width);
     bp_predictor_bench_put(predictors, predictor, exec);
     for (size_t i = 0; i < (size_t)n * (size_t)width; i++) {

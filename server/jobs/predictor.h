@@ -16,8 +16,9 @@
 #include "graph/exec.h"
 #include "jobs/trained.h"
 
-#define BP_PREDICTORS_MAX 4  /* loaded at a time, beside those in use */
-#define BP_PREDICT_BATCH 256 /* rows of one pass */
+#define BP_PREDICTORS_MAX 4 /* loaded at a time, beside those in use */
+#define BP_PREDICT_BATCH                                                                                             \
+    256 /* rows of one pass at most; fewer of a network that would need too much memory for them */
 #define BP_PREDICT_BENCHES 4 /* idle executions that a predictor keeps */
 
 struct bp_predictors;
@@ -28,6 +29,7 @@ struct bp_predictor {
     int64_t epoch, step; /* of the parameters: of the best epoch where these are the best */
     struct bp_network network;
     struct bp_model *model;
+    int batch; /* rows of one pass */
     /* owned by predictor.c, under the mutex of struct bp_predictors */
     struct bp_predictor *next; /* most recently used first */
     int holders;               /* requests, and the cache itself */
@@ -43,7 +45,11 @@ bp_status bp_predictors_get(struct bp_predictors *predictors, const struct bp_ch
                             struct bp_predictor **ret, struct bp_error *err);
 void bp_predictors_put(struct bp_predictors *predictors, struct bp_predictor *predictor);
 
-/* An execution of BP_PREDICT_BATCH rows, for one caller at a time. */
+/* Rows of one pass over a network without training: BP_PREDICT_BATCH, or as many as an execution of some size holds, but
+ * at least 2. */
+int bp_predict_batch(const struct bp_graph *graph);
+
+/* An execution of predictor->batch rows, for one caller at a time. */
 bp_status bp_predictor_bench(struct bp_predictors *predictors, struct bp_predictor *predictor, struct bp_exec **ret,
                              struct bp_error *err);
 void bp_predictor_bench_put(struct bp_predictors *predictors, struct bp_predictor *predictor, struct bp_exec *exec);

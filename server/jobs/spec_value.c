@@ -73,8 +73,14 @@ json_t *spec_check_number(struct spec_work *w, const struct bp_field *f, const j
     if ((f->flags & BP_AUTO) && json_is_string(v) && strcmp(json_string_value(v), "auto") == 0)
         return json_string("auto");
     if (f->value == BP_VALUE_INT) {
+        double x = json_is_real(v) ? json_real_value(v) : 0.5;
+        if (x == rint(x) && !in_range(w, f, v)) /* 1e9 units: not only the point is wrong */
+            return NULL;
         if (!json_is_integer(v))
-            return spec_wrong_type(w, v, f->flags & BP_AUTO ? "an integer or \"auto\"" : "an integer");
+            return spec_wrong_type(w, v,
+                                   x == rint(x)         ? "an integer, written without a point or an exponent"
+                                   : f->flags & BP_AUTO ? "an integer or \"auto\""
+                                                        : "an integer");
         return in_range(w, f, v) ? json_integer(json_integer_value(v)) : NULL;
     }
     if (!json_is_number(v))

@@ -5,14 +5,14 @@
  */
 #include "jobs/run.h"
 
+#include "jobs/predictor.h"
 #include "train/scores.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TEST_BATCH 256 /* rows of a forward pass over the test rows */
-#define TOP_K 5        /* of top_k where nothing is said */
+#define TOP_K 5 /* of top_k where nothing is said */
 
 struct testing {
     const struct bp_graph *graph;
@@ -47,7 +47,7 @@ static bp_status judge(struct bp_job_run *run, struct testing *t, struct bp_erro
 {
     struct bp_model *model = NULL;
     struct bp_exec *exec = NULL;
-    struct bp_exec_options options = {.capacity = TEST_BATCH, .threads = 1};
+    struct bp_exec_options options = {.capacity = bp_predict_batch(t->graph), .threads = 1};
     bp_status status = bp_model_new(t->graph, false, 0, &model, err);
     if (!status)
         status = bp_exec_new(model, &options, &exec, err);
@@ -55,7 +55,7 @@ static bp_status judge(struct bp_job_run *run, struct testing *t, struct bp_erro
         memcpy(model->params, bp_trainer_final_params(run->trainer), model->nparams * sizeof *model->params);
         memcpy(model->stats, bp_trainer_final_stats(run->trainer), model->nstats * sizeof *model->stats);
         bp_model_pack(model, NULL);
-        bp_evaluate(exec, TEST_BATCH, NULL, t->graph, &run->source, run->split.rows[BP_TEST],
+        bp_evaluate(exec, options.capacity, NULL, t->graph, &run->source, run->split.rows[BP_TEST],
                     run->split.count[BP_TEST], t->accs, add_batch, t);
     }
     bp_exec_free(exec);

@@ -126,6 +126,7 @@ def test_formats_and_refusals(daemon, problem):
     on = {"dataset": "two", "target": "y", "layers": [2], "task": "regression"}
     assert daemon.post("/v1/gradients", json={**on, "rows": [7]}) == problem(422, "invalid_rows", "/rows/0")
     assert daemon.post("/v1/gradients", json={**on, "rows": 1}) == problem(422, "invalid_rows")
+    assert daemon.post("/v1/gradients", json={**on, "rows": [{"x": 1}]}) == problem(422, "invalid_rows", "targets")
     assert daemon.post("/v1/gradients", json={**on, "rows": []}) == problem(422, "no_rows")
 
 

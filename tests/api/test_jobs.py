@@ -57,19 +57,28 @@ def test_the_resolved_spec_gives_the_same_job_again(smooth):
 
 
 def test_dry_run_stores_nothing(smooth):
-    before = smooth.get("/v1/jobs?limit=1").json()["data"]
+    def ids():
+        return [job["id"] for job in smooth.get("/v1/jobs?limit=1000").json()["data"]]
+    before = ids()
     reply = smooth.post("/v1/jobs?dry_run=true", json=SHORT)
     assert reply.status_code == 200
     dry = reply.json()
     assert dry["valid"] is True and dry["spec"]["loss"] == "mse"
     assert [layer["output_shape"] for layer in dry["model"]["layers"]] == [[45], [21], [1]]
     assert dry["estimate"]["bytes"] > 0
-    assert smooth.get("/v1/jobs?limit=1").json()["data"] == before
+    assert ids() == before
 
 
 def test_wait_for_the_end_of_a_submission(smooth):
     job = smooth.post("/v1/jobs?wait=60", json=SHORT)
     assert job.status_code == 201 and job.json()["status"] == "succeeded"
+
+
+def test_a_version_is_the_same_whenever_it_is_read(smooth):
+    """The reply to a submission that waited is what a look at the job gives afterwards, with the same ETag."""
+    reply = smooth.post("/v1/jobs?wait=60", json=SHORT)
+    later = smooth.get(f"/v1/jobs/{reply.json()['id']}")
+    assert reply.json() == later.json() and reply.headers["ETag"] == later.headers["ETag"]
 
 
 def test_wait_gives_up_in_time(smooth, long_job):
@@ -175,6 +184,32 @@ def test_one_call_uploads_and_trains(smooth, tmp_path):
     data.write_text(table(rows=200))
     said = smooth.curl("-F", f"spec={spec}", "-F", f"data=@{data}", "/v1/jobs?wait=30")
     assert b'"status":"succeeded"' in said
+
+
+def test_names_of_series(smooth, long_job, problem):
+    job = smooth.train(SHORT)["id"]
+    reply = smooth.get(f"/v1/jobs/{job}/metrics?names=loss,val_los")
+    assert reply == problem(400, "bad_query", 'did you mean \\"val_loss\\"')
+    assert {"loss", "val_loss", "batch_loss", "r2"} <= set(reply.json()["allowed"])
+    assert set(smooth.get(f"/v1/jobs/{job}/metrics?names=loss,val_loss").json()) == {"loss", "val_loss"}
+    assert smooth.get(f"/v1/jobs/{job}/metrics?names=loss&from_step=100000000").json() == {}
+    # what may still come is no mistake while the job runs
+    assert smooth.get(f"/v1/jobs/{long_job}/metrics?names=test_accuracy").status_code == 200
+    assert smooth.get(f"/v1/jobs/{long_job}/metrics?names=acuracy") == problem(400, "bad_query", "accuracy")
+
+
+def test_metrics_as_a_table_for_people(smooth):
+    job = smooth.train(SHORT)["id"]
+    head, *rows = smooth.get(f"/v1/jobs/{job}/metrics?names=loss,val_r2&render=text").text.splitlines()
+    assert head.split() == ["EPOCH", "loss", "val_r2"] and [row.split()[0] for row in rows] == list("12345")
+    assert len({len(line) for line in (head, *rows)}) == 1
+    values = smooth.get(f"/v1/jobs/{job}/metrics?names=loss").json()["loss"]["value"]
+    assert [float(row.split()[1]) for row in rows] == pytest.approx(values, rel=1e-5)
+
+
+def test_filters_by_tag(smooth, problem):
+    assert smooth.get("/v1/jobs?tag.=x") == problem(400, "bad_query", "tag.NAME=VALUE")
+    assert smooth.get("/v1/jobs?tag.a=x&tag.b=y") == problem(400, "bad_query", "one tag")
 
 
 def test_events_as_lines_for_people(smooth):

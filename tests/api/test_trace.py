@@ -195,6 +195,7 @@ def test_refusals(daemon, problem):
     assert post(dataset="iris") == problem(422, "invalid", "/dataset")
     assert post(layer=[1]) == problem(422, "invalid_spec", "/layer")
     assert post(layers=[1000, 1000]) == problem(413, "too_large", "200000")
+    assert daemon.post("/v1/trace", json={}) == problem(422, "invalid_spec", '\\"inputs\\" and \\"targets\\"')
     assert daemon.post("/v1/trace", json={"job": "job_none"}) == problem(404, "not_found")
     assert daemon.post("/v1/trace", json={"job": 5}) == problem(422, "invalid", "/job")
     assert daemon.post("/v1/trace", json={"job": "job_none", "layers": [1]}) == problem(422, "invalid", "/layers")

@@ -2,6 +2,7 @@
 #include "jobs/spec_fixture.h"
 
 #include "jobs/fields.h"
+#include "jobs/predictor.h"
 
 /* resolve(resolve(x)) == resolve(x), without a warning about anything inferred. */
 static void assert_stable(const char *text)
@@ -276,6 +277,35 @@ static void test_stable(void **state)
         assert_stable(specs[i]);
 }
 
+/* A pass over rows to be predicted takes as many as fit into its memory. */
+static void test_rows_of_a_prediction(void **state)
+{
+    static const struct {
+        const char *layers;
+        int low, high;
+    } list[] = {{"5", BP_PREDICT_BATCH, BP_PREDICT_BATCH},
+                {"{'type':'conv2d','filters':8000,'kernel_size':1},{'type':'max_pool2d','pool_size':1}", 2, 128}};
+    (void)state;
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        struct bp_spec s;
+        struct bp_table *table = NULL;
+        struct bp_problems problems;
+        struct bp_plan plan;
+        struct bp_error err = {0};
+        char text[200];
+        snprintf(text, sizeof text, "{'dataset':'pixels','batch_size':1,'layers':[%s]}", list[i].layers);
+        fixture_good(text, &s);
+        assert_int_equal(fixture_open(NULL, "pixels", &table, &err), BP_OK);
+        bp_problems_init(&problems);
+        assert_int_equal(bp_plan_build(s.resolved, table, NULL, &problems, &plan, &err), BP_OK);
+        assert_in_range(bp_predict_batch(plan.graph), list[i].low, list[i].high);
+        bp_plan_done(&plan);
+        bp_problems_done(&problems);
+        bp_table_close(table);
+        bp_spec_done(&s);
+    }
+}
+
 static void test_plan(void **state)
 {
     (void)state;
@@ -438,12 +468,17 @@ static void test_every_kind_builds(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shortest),         cmocka_unit_test(test_short_forms),
-        cmocka_unit_test(test_aliases),          cmocka_unit_test(test_tasks),
-        cmocka_unit_test(test_reshape),          cmocka_unit_test(test_images),
-        cmocka_unit_test(test_stable),           cmocka_unit_test(test_plan),
-        cmocka_unit_test(test_tables),           cmocka_unit_test(test_engine_has_what_the_table_says),
-        cmocka_unit_test(test_every_kind_builds)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shortest),
+                                       cmocka_unit_test(test_short_forms),
+                                       cmocka_unit_test(test_aliases),
+                                       cmocka_unit_test(test_tasks),
+                                       cmocka_unit_test(test_reshape),
+                                       cmocka_unit_test(test_images),
+                                       cmocka_unit_test(test_stable),
+                                       cmocka_unit_test(test_rows_of_a_prediction),
+                                       cmocka_unit_test(test_plan),
+                                       cmocka_unit_test(test_tables),
+                                       cmocka_unit_test(test_engine_has_what_the_table_says),
+                                       cmocka_unit_test(test_every_kind_builds)};
     return cmocka_run_group_tests(tests, fixture_up, fixture_down);
 }

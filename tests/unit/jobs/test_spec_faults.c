@@ -70,6 +70,7 @@ static void test_numbers(void **state)
         {"{" IRIS ",'epochs':1.5}", "/epochs", "wrong_type"},
         {"{" IRIS ",'epochs':1000000000}", "/epochs", "out_of_range"},
         {"{" IRIS ",'epochs':10.0}", "/epochs", "wrong_type"},
+        {"{" IRIS ",'epochs':1e12}", "/epochs", "out_of_range"},
         {"{" IRIS ",'batch_size':0}", "/batch_size", "out_of_range"},
         {"{" IRIS ",'batch_size':8.5}", "/batch_size", "wrong_type"},
         {"{" IRIS ",'optimizer':{'betas':[0.9,1.0]}}", "/optimizer/betas/1", "out_of_range"},
