@@ -81,6 +81,8 @@ static bool lay_out(struct bp_exec *exec, const struct bp_plan *plan, struct lay
     exec->targets = carve(l, heads, sizeof *exec->targets);
     exec->losses = carve(l, heads, sizeof *exec->losses);
     exec->scale = carve(l, heads, sizeof *exec->scale);
+    exec->weights = carve(l, heads, sizeof *exec->weights);
+    exec->mean_loss = carve(l, heads, sizeof *exec->mean_loss);
     exec->parameter = carve(l, heads, sizeof *exec->parameter);
     exec->forward_panels = carve(l, (size_t)graph->ntensors, sizeof *exec->forward_panels);
     exec->backward_panels = carve(l, (size_t)graph->ntensors, sizeof *exec->backward_panels);
@@ -216,6 +218,11 @@ void bp_exec_target_scale(struct bp_exec *exec, int head, double scale)
 const bp_real *bp_exec_row_losses(struct bp_exec *exec, int head)
 {
     return exec->losses[head];
+}
+
+double bp_exec_mean_loss(const struct bp_exec *exec, int head)
+{
+    return exec->mean_loss[head];
 }
 
 const bp_real *bp_exec_output(struct bp_exec *exec, int head)

@@ -79,6 +79,9 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
 /* Loss of each row (before weighting) of the last pass, (rows), of a head. */
 const bp_real *bp_exec_row_losses(struct bp_exec *exec, int head);
 
+/* Their mean, weighted by the rows, summed in double in ascending order; 0 where no row has a weight. */
+double bp_exec_mean_loss(const struct bp_exec *exec, int head);
+
 /* Value of a head's node after a pass, (rows, outputs). */
 const bp_real *bp_exec_output(struct bp_exec *exec, int head);
 

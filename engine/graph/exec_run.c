@@ -4,7 +4,7 @@
  * of a row-local stage takes its block of rows through all instructions of the stage; a task of a grid stage is one
  * task of one instruction. Which thread runs a task changes nothing but the address of its scratch.
  *
- * A pass of less than TEAM_FLOPS operations runs on the calling thread: a barrier costs as much as it would save.
+ * A pass of less than BP_TEAM_FLOPS operations runs on the calling thread: a barrier costs as much as it would save.
  *
  * Threads: see exec.h. Nothing is allocated here.
  */
@@ -13,8 +13,6 @@
 
 #include <assert.h>
 #include <string.h>
-
-#define TEAM_FLOPS 2000000
 
 /* One pass; the argument of the team's tasks. */
 struct pass {
@@ -168,7 +166,7 @@ static void run_stages(struct pass *pass, struct bp_team *team, int end)
 
 static struct bp_team *team_for_work(struct bp_team *team, int64_t flops_row, int rows)
 {
-    return flops_row < TEAM_FLOPS / rows ? NULL : team;
+    return flops_row < BP_TEAM_FLOPS / rows ? NULL : team;
 }
 
 /* --- passes ------------------------------------------------------------------------------------------------------ */
@@ -188,6 +186,14 @@ static double sum_weights(const struct bp_exec *exec, int head, int rows)
     for (int r = 0; r < rows; r++)
         sum += (double)exec->targets[head].weight[r];
     return sum;
+}
+
+static double mean_loss(const struct bp_exec *exec, int head, int rows)
+{
+    double sum = 0, weights = exec->weights[head];
+    for (int r = 0; r < rows; r++)
+        sum += (double)exec->targets[head].weight[r] * (double)exec->losses[head][r];
+    return weights > 0 ? sum / weights : 0;
 }
 
 static void clear_dead(struct bp_exec *exec)
@@ -226,7 +232,7 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
     if (rows < 1)
         return 0;
     for (int h = 0; h < graph->nheads; h++) {
-        double weights = sum_weights(exec, h, rows);
+        double weights = exec->weights[h] = sum_weights(exec, h, rows);
         exec->scale[h] = weights > 0 ? (bp_real)(graph->heads[h].weight / weights) : 0;
     }
     if (gradients) {
@@ -237,10 +243,8 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
     run_stages(&pass, team, gradients ? plan->ninstrs : plan->nforward + graph->nheads);
 
     for (int h = 0; h < graph->nheads; h++) {
-        double sum = 0, weights = sum_weights(exec, h, rows);
-        for (int r = 0; r < rows; r++)
-            sum += (double)exec->targets[h].weight[r] * (double)exec->losses[h][r];
-        total += weights > 0 ? graph->heads[h].weight * (sum / weights) : 0;
+        exec->mean_loss[h] = mean_loss(exec, h, rows);
+        total += graph->heads[h].weight * exec->mean_loss[h];
     }
     return total;
 }

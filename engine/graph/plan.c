@@ -21,6 +21,9 @@
  * with an entry for each storage, or two with an entry for each node. */
 #define STORAGES_PER_NODE 3
 
+#define LONE_ROWS                                                                                                    \
+    64 /* of a block where one thread does all: with the few units of such a network it fits the L1 cache */
+
 /* --- in place ---------------------------------------------------------------------------------------------------- */
 
 int bp_plan_operands(const struct bp_plan *plan, const struct bp_instr *instr, int *ret)
@@ -139,9 +142,12 @@ static bool find_stages(struct bp_plan *plan)
 }
 
 /* Rows of a block: few enough that a small batch has a task for each thread. Products of 16 rows are within a few
- * percent of larger ones. Results do not depend on it. */
-static int block_rows(int capacity)
+ * percent of larger ones. Where one thread does it all, more of them save calls. Results do not depend on it. */
+static int block_rows(const struct bp_graph *graph, const struct bp_exec_options *options)
 {
+    int capacity = options->capacity;
+    if (bp_graph_flops(graph, options->training) < BP_TEAM_FLOPS / capacity)
+        return capacity < LONE_ROWS ? capacity : LONE_ROWS;
     return capacity <= 128 ? 16 : capacity <= 512 ? 32 : 64;
 }
 
@@ -340,7 +346,7 @@ bp_status bp_plan_new(const struct bp_graph *graph, const struct bp_exec_options
     plan->graph = graph;
     plan->options = *options;
     plan->bytes = bytes;
-    plan->block = block_rows(options->capacity);
+    plan->block = block_rows(graph, options);
 
     bp_plan_differentiate(plan);
     find_lives(plan);

@@ -70,6 +70,9 @@ struct bp_plan {
 /* Elements of an aligned boundary: a cache line of floats. */
 #define BP_PLAN_ALIGN 16
 
+/* Operations of a pass from which a team shares it: for less, a barrier costs as much as it would save. */
+#define BP_TEAM_FLOPS 2000000
+
 /* BP_INVALID, BP_LIMIT, BP_NOMEM. */
 bp_status bp_plan_new(const struct bp_graph *graph, const struct bp_exec_options *options, struct bp_plan **ret,
                       struct bp_error *err);

@@ -23,6 +23,7 @@ struct run {
     enum bp_outcome outcome;
     int threads;             /* active at present */
     double started, earlier; /* when the run began, and the seconds trained before it */
+    double time;             /* at the end of the last step: one look at the clock is enough for it */
     double checkpoint_end;   /* when the last checkpoint was done (at first: when the run began) */
     double checkpoint_cost;  /* seconds that it took */
     bool checkpoint_waits;   /* the end of an epoch asked for one that was too early */
@@ -88,7 +89,8 @@ static void keep_time(struct run *run)
 {
     struct bp_trainer *t = run->t;
 
-    t->at.seconds = run->earlier + (now() - run->started);
+    run->time = now();
+    t->at.seconds = run->earlier + (run->time - run->started);
     if (t->config.max_seconds > 0.0 && t->at.seconds >= t->config.max_seconds && t->at.stop_reason == BP_STOP_NONE) {
         t->at.stop_reason = BP_STOP_TIME;
     }
@@ -130,7 +132,7 @@ static bp_status pace_checkpoint(struct run *run)
     const struct bp_train_config *c = &run->t->config;
     const struct bp_position *at = &run->t->at;
     bool edge = at->epoch_step == 0;
-    double passed = now() - run->checkpoint_end;
+    double passed = run->time - run->checkpoint_end;
     bool early = passed < CHECKPOINT_PAUSE || passed < CHECKPOINT_SHARE * run->checkpoint_cost;
 
     if (edge && c->checkpoint_epochs > 0 && at->epoch % c->checkpoint_epochs == 0) {

@@ -65,6 +65,9 @@ static int find_level(const double *values, int n, double v)
     if (values == NULL) {
         return v >= 0.0 && v < n && v == (int)v ? (int)v : -1;
     }
+    if (v >= 0.0 && v < n && values[(int)v] == v) {
+        return (int)v; /* 0, 1, 2, ...: the usual classes */
+    }
     while (low <= high) {
         int middle = low + (high - low) / 2;
 
@@ -242,6 +245,14 @@ void bp_source_gather_labels(const struct bp_source *source, int head, const uin
 {
     const struct bp_target *t = &source->targets[head];
 
+    if (t->type == BP_I32 && t->values == NULL) { /* codes, as text has them */
+        for (int r = 0; r < n; r++) {
+            int32_t code;
+            memcpy(&code, row_at(source, rows[r], t->offset), sizeof code);
+            label[r] = code >= 0 && code < t->classes ? code : -1;
+        }
+        return;
+    }
     for (int r = 0; r < n; r++) {
         label[r] = find_level(t->values, t->classes, load(t->type, row_at(source, rows[r], t->offset)));
     }

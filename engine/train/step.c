@@ -41,23 +41,14 @@ static void order_rows(struct bp_trainer *t)
 }
 
 /* Loss of the last pass in the targets' own units. */
-static double batch_loss(const struct bp_trainer *t, int rows)
+static double batch_loss(const struct bp_trainer *t)
 {
     double sum = 0.0;
 
     for (int h = 0; h < t->graph->nheads; h++) {
         const struct bp_head *head = &t->graph->heads[h];
-        const float *weight = bp_exec_targets(t->exec, h)->weight;
-        const float *loss = bp_exec_row_losses(t->exec, h);
-        double weights = 0.0, losses = 0.0;
 
-        for (int r = 0; r < rows; r++) {
-            weights += (double)weight[r];
-            losses += (double)weight[r] * (double)loss[r];
-        }
-        sum += weights > 0.0
-                   ? head->weight * (losses / weights) * bp_loss_unit(head->loss, bp_head_unit(t->source, h))
-                   : 0.0;
+        sum += head->weight * bp_exec_mean_loss(t->exec, h) * bp_loss_unit(head->loss, bp_head_unit(t->source, h));
     }
     return sum;
 }
@@ -187,7 +178,7 @@ static bp_status step(struct bp_trainer *t, struct bp_team *team, struct bp_erro
             return status;
         }
         share = (double)n / (double)rows.count;
-        loss += share * batch_loss(t, n);
+        loss += share * batch_loss(t);
         if (n < rows.count) {
             bp_gradient_accumulate(t->model, team, t->sum, share, k == 0, n == left);
         }

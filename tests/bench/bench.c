@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 static const char help[] =
     "usage: backpropd-bench [option]…\n"
@@ -50,19 +49,12 @@ struct arguments {
 struct run {
     struct workload *workload;
     struct bp_trainer *trainer;
-    struct pace *pace;       /* NULL without --layer-stats */
-    struct profile *profile; /* NULL in the runs that count */
-    double deadline, begin;
+    struct pace *pace;                /* NULL without --layer-stats */
+    struct profile *profile;          /* NULL in the runs that count */
+    double length, begin, seconds;    /* of training: when it ends, when the first step was done, at present */
     int64_t warm_samples, warm_steps; /* at the beginning */
     double samples_per_s, step_seconds;
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* --- hooks ------------------------------------------------------------------------------------------------------ */
 
@@ -70,25 +62,25 @@ static enum bp_command command(void *ctx, int *threads)
 {
     struct run *run = ctx;
     (void)threads;
-    return run->warm_samples > 0 && now() >= run->deadline ? BP_CANCEL : BP_GO_ON;
+    return run->warm_samples > 0 && run->seconds >= run->length ? BP_CANCEL : BP_GO_ON;
 }
 
 static void progress(void *ctx, const struct bp_progress *p)
 {
     struct run *run = ctx;
-    double t = now();
     if (run->pace)
         pace_step(run->pace);
+    run->seconds = p->seconds;
     if (!run->warm_samples) { /* the first step also touches fresh memory */
         run->warm_samples = p->samples;
         run->warm_steps = p->step;
-        run->begin = now();
+        run->begin = p->seconds;
         if (run->profile)
             profile_begin(run->profile, p);
         return;
     }
-    run->step_seconds = (t - run->begin) / (double)(p->step - run->warm_steps);
-    run->samples_per_s = (double)(p->samples - run->warm_samples) / (t - run->begin);
+    run->step_seconds = (p->seconds - run->begin) / (double)(p->step - run->warm_steps);
+    run->samples_per_s = (double)(p->samples - run->warm_samples) / (p->seconds - run->begin);
     if (run->profile)
         profile_end(run->profile, p);
 }
@@ -123,7 +115,7 @@ static void run_once(struct run *run, double seconds)
     if (run->profile)
         bp_trainer_profile(trainer, &run->profile->engine);
     run->warm_samples = 0;
-    run->deadline = now() + seconds;
+    run->length = seconds;
     if (bp_trainer_run(trainer, &hooks, &err) == BP_RUN_FAILED)
         die("training failed", &err);
     bp_trainer_free(trainer);

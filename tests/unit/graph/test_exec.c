@@ -460,7 +460,7 @@ static void the_program_in_words(void **state)
         "d n2 = dense'(d n3)",
         "d n1 = relu'(d n2)",
         "d n1.weight, d n1.bias = sum over rows(d n1, input)",
-        "     0  instructions 0 to 5, row by row in blocks of 16", /* forward, loss and backward in one stage */
+        "     0  instructions 0 to 5, row by row in blocks of 32", /* forward, loss and backward in one stage */
         "     1  instructions 6 to 7, a grid of 2 tasks",
         "arena ",
     };
