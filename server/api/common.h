@@ -64,4 +64,10 @@ void bp_text_add(struct bp_text *text, const char *format, ...) BP_PRINTF(2, 3);
 /* Sends and resets: 200 with the type, or 503 where it failed. */
 void bp_text_reply(struct bp_text *text, struct bp_reply *reply, const char *content_type);
 
+/* Tables for people (table.c): CSV becomes columns side by side. */
+void bp_text_align(struct bp_text *csv);
+/* A cell of CSV, quoted where needed; and a list of objects with the same members: their names, then a line for each. */
+void bp_text_cell(struct bp_text *text, bool first, const char *cell);
+void bp_text_objects(struct bp_text *text, const json_t *list);
+
 #endif

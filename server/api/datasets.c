@@ -231,18 +231,32 @@ void bp_api_dataset_get(struct bp_request *request, struct bp_reply *reply, void
     bp_dataset_row_done(&row);
 }
 
+static void rows_text(struct bp_reply *reply, json_t *rows_steal, bool csv)
+{
+    struct bp_text text = {0};
+    bp_text_objects(&text, rows_steal);
+    json_decref(rows_steal);
+    if (!csv)
+        bp_text_align(&text);
+    bp_text_reply(&text, reply, csv ? "text/csv; charset=utf-8" : "text/plain; charset=utf-8");
+}
+
 void bp_api_dataset_rows(struct bp_request *request, struct bp_reply *reply, void *arg)
 {
     struct bp_app *app = arg;
     struct bp_dataset_row row;
     int64_t limit;
+    enum bp_render render;
     if (!bp_request_query_int(request, reply, "limit", 10, 1, 1000, &limit) ||
+        !bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_TEXT | 1 << BP_RENDER_CSV, &render) ||
         !bp_api_dataset_row(app, bp_request_arg(request, 0), reply, &row))
         return;
     json_t *rows = NULL;
     struct bp_error err = {0};
     if (bp_import_rows(app->config->data_dir, row.sha256, row.description, (int)limit, &rows, &err))
         bp_problem_error(reply, &err);
+    else if (render != BP_RENDER_JSON)
+        rows_text(reply, rows, render == BP_RENDER_CSV);
     else
         bp_api_list(reply, rows, row.rows > (int64_t)json_array_size(rows), NULL);
     bp_dataset_row_done(&row);

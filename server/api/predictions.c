@@ -371,7 +371,7 @@ static void csv_head(struct bp_text *out, const struct head_text *h, const float
     }
 }
 
-static void reply_csv(struct bp_reply *reply, const struct prediction *p)
+static void reply_table(struct bp_reply *reply, const struct prediction *p, bool csv)
 {
     struct bp_text out = {0};
     for (int h = 0; h < p->nheads; h++)
@@ -385,7 +385,9 @@ static void reply_csv(struct bp_reply *reply, const struct prediction *p)
         }
         bp_text_add(&out, "\r\n");
     }
-    bp_text_reply(&out, reply, "text/csv; charset=utf-8");
+    if (!csv)
+        bp_text_align(&out);
+    bp_text_reply(&out, reply, csv ? "text/csv; charset=utf-8" : "text/plain; charset=utf-8");
 }
 
 /* --- the handler ----------------------------------------------------------------------------------------------------- */
@@ -421,7 +423,7 @@ void bp_api_predict(struct bp_request *request, struct bp_reply *reply, void *ar
     enum bp_render render;
     struct bp_choice choice;
     struct bp_error err;
-    if (!bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_CSV, &render) ||
+    if (!bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_TEXT | 1 << BP_RENDER_CSV, &render) ||
         !bp_api_choose(request, reply, app, &choice))
         return;
     struct prediction p = {.n = 0};
@@ -434,8 +436,11 @@ void bp_api_predict(struct bp_request *request, struct bp_reply *reply, void *ar
     p.nheads = p.predictor->network.plan.graph->nheads;
     p.width = bp_predictor_width(p.predictor);
     if (read_rows(request, reply, p.predictor->network.transform, p.width, &rows, &p.n)) {
-        if (run(reply, app, &p, rows))
-            (render == BP_RENDER_CSV ? reply_csv : reply_json)(reply, &p);
+        bool done = run(reply, app, &p, rows);
+        if (done && render == BP_RENDER_JSON)
+            reply_json(reply, &p);
+        else if (done)
+            reply_table(reply, &p, render == BP_RENDER_CSV);
         free(rows);
     }
     free(p.outputs);

@@ -323,6 +323,26 @@ static bp_status take_checkpoint(void *arg, const struct bp_checkpoint_row *row)
     return BP_OK;
 }
 
+static void checkpoints_text(struct bp_reply *reply, json_t *list)
+{
+    struct bp_text text = {0};
+    size_t i;
+    json_t *entry, *value;
+    const char *name;
+    json_array_foreach(list, i, entry) { /* the metrics are columns of their own, and what is the same in all goes */
+        json_t *metrics = json_incref(json_object_get(entry, "metrics"));
+        static const char *const left_out[] = {"object", "job", "sha256", "metrics", "numerics_version"};
+        for (size_t k = 0; k < sizeof left_out / sizeof left_out[0]; k++)
+            json_object_del(entry, left_out[k]);
+        json_object_foreach(metrics, name, value)
+            json_object_set(entry, name, value);
+        json_decref(metrics);
+    }
+    bp_text_objects(&text, list);
+    bp_text_align(&text);
+    bp_text_reply(&text, reply, "text/plain; charset=utf-8");
+}
+
 static bp_status read_checkpoints(struct bp_db *db, void *arg, struct bp_error *err)
 {
     struct checkpoints *c = arg;
@@ -333,12 +353,17 @@ void bp_api_checkpoints(struct bp_request *request, struct bp_reply *reply, void
 {
     struct bp_app *app = arg;
     struct bp_job_row row;
-    if (!bp_api_job_row(app, request, reply, &row))
+    enum bp_render render;
+    if (!bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_TEXT, &render) ||
+        !bp_api_job_row(app, request, reply, &row))
         return;
     struct checkpoints c = {.job = row.id, .data = json_array()};
     struct bp_error err = {0};
     if (!c.data || bp_store_read(app->store, read_checkpoints, &c, &err)) {
         bp_problem_error(reply, &err);
+        json_decref(c.data);
+    } else if (render == BP_RENDER_TEXT) {
+        checkpoints_text(reply, c.data);
         json_decref(c.data);
     } else {
         bp_api_list(reply, c.data, false, NULL);

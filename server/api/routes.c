@@ -25,7 +25,8 @@ const struct bp_route bp_routes[] = {
     {"GET", "/v1/datasets", bp_api_dataset_list, BP_RUN_INLINE, BP_BODY_NONE, 0, "limit after render",
      "all datasets"},
     {"GET", "/v1/datasets/{}", bp_api_dataset_get, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "a dataset's profile"},
-    {"GET", "/v1/datasets/{}/rows", bp_api_dataset_rows, BP_RUN_POOL, BP_BODY_NONE, 0, "limit", "its first rows"},
+    {"GET", "/v1/datasets/{}/rows", bp_api_dataset_rows, BP_RUN_POOL, BP_BODY_NONE, 0, "limit render",
+     "its first rows"},
     {"DELETE", "/v1/datasets/{}", bp_api_dataset_delete, BP_RUN_POOL, BP_BODY_NONE, 0, "", "delete a dataset"},
 
     {"POST", "/v1/jobs", bp_api_job_submit, BP_RUN_POOL, BP_BODY_FORM, UPLOAD_MAX,
@@ -49,7 +50,8 @@ const struct bp_route bp_routes[] = {
      "gradients, weights, activations of each layer"},
     {"GET", "/v1/jobs/{}/diagnosis", bp_api_diagnosis, BP_RUN_POOL, BP_BODY_NONE, 0, "",
      "what is wrong with the training, and the cure"},
-    {"GET", "/v1/jobs/{}/checkpoints", bp_api_checkpoints, BP_RUN_INLINE, BP_BODY_NONE, 0, "", "stored checkpoints"},
+    {"GET", "/v1/jobs/{}/checkpoints", bp_api_checkpoints, BP_RUN_INLINE, BP_BODY_NONE, 0, "render",
+     "stored checkpoints"},
 
     {"GET", "/v1/jobs/{}/weights", bp_api_weights, BP_RUN_POOL, BP_BODY_NONE, 0, "format checkpoint",
      "the trained weights: safetensors, npz or json"},

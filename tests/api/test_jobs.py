@@ -207,6 +207,28 @@ def test_metrics_as_a_table_for_people(smooth):
     assert [float(row.split()[1]) for row in rows] == pytest.approx(values, rel=1e-5)
 
 
+def test_tables_for_people(smooth):
+    """?render=text of what else is a table: columns side by side, numbers to the right."""
+    job = smooth.train({**SHORT, "name": "table"})["id"]
+    def table(path, **options):
+        reply = smooth.request("POST" if options else "GET", path, **options)
+        assert reply.status_code == 200 and reply.headers["Content-Type"].startswith("text/plain"), reply.text
+        return reply.text.splitlines()
+    head, row = table("/v1/jobs?name=table&render=text")
+    assert "STATUS" in head and "table" in row and "succeeded" in row and "5/5" in row
+    head, *rows = table("/v1/datasets/smooth/rows?limit=3&render=text")
+    listed = smooth.get("/v1/datasets/smooth/rows?limit=3").json()["data"]
+    assert head.split() == list(listed[0]) and len({len(line) for line in (head, *rows)}) == 1
+    assert rows[2].split() == [str(v) for v in listed[2].values()]
+    csv = smooth.get("/v1/datasets/smooth/rows?limit=3&render=csv").text.splitlines()
+    assert csv[0].split(",") == list(listed[0]) and len(csv) == 4
+    head, *rows = table(f"/v1/jobs/{job}/checkpoints?render=text")
+    assert head.split()[0] == "id" and "val_loss" in head and rows[0].startswith("ckpt_")
+    head, row = table(f"/v1/jobs/{job}/predict?render=text", json={"rows": [listed[0]]})
+    value = smooth.post(f"/v1/jobs/{job}/predict", json={"rows": [listed[0]]}).json()["predictions"][0]["value"]
+    assert len(head) == len(row) and float(row) == pytest.approx(value)
+
+
 def test_filters_by_tag(smooth, problem):
     assert smooth.get("/v1/jobs?tag.=x") == problem(400, "bad_query", "tag.NAME=VALUE")
     assert smooth.get("/v1/jobs?tag.a=x&tag.b=y") == problem(400, "bad_query", "one tag")
