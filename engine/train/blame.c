@@ -24,6 +24,13 @@ static size_t elements_of(const struct bp_graph *graph, int node, int rows)
     return (size_t)bp_shape_elements(&graph->nodes[node].shape) * (size_t)rows;
 }
 
+/* What to do about it. Before the first update no rate is to blame. */
+static const char *cure(const struct bp_trainer *t)
+{
+    return t->at.step == 0 ? "scale the inputs and the targets, which are too large for the first weights"
+                           : "try a smaller learning rate";
+}
+
 /* Tells the first node, in the order of the forward pass, with a weight or an output that is not finite. */
 static bool blame_forward(const struct bp_trainer *t, struct bp_exec *exec, int rows, struct bp_error *err)
 {
@@ -48,11 +55,9 @@ static bool blame_forward(const struct bp_trainer *t, struct bp_exec *exec, int 
                 bp_fail_at(err, BP_NONFINITE, node->name,
                            "a value of the input is not a finite number in the forward pass of step %lld", step);
             } else {
-                bp_fail_at(
-                    err, BP_NONFINITE, node->name,
-                    "the output of the layer %s is not a finite number in the forward pass of step %lld; try a "
-                    "smaller learning rate",
-                    node->name, step);
+                bp_fail_at(err, BP_NONFINITE, node->name,
+                           "the output of the layer %s is not a finite number in the forward pass of step %lld; %s",
+                           node->name, step, cure(t));
             }
             return true;
         }
@@ -67,9 +72,9 @@ static bool blame_loss(const struct bp_trainer *t, struct bp_exec *exec, int row
 
         if (!all_finite(bp_exec_row_losses(exec, h), (size_t)rows)) {
             bp_fail_at(err, BP_NONFINITE, t->graph->nodes[head->node].name,
-                       "the loss %s at the output %s is not a finite number in the forward pass of step %lld; try a "
-                       "smaller learning rate",
-                       bp_loss_name(head->loss), t->graph->nodes[head->node].name, (long long)t->at.step + 1);
+                       "the loss %s at the output %s is not a finite number in the forward pass of step %lld; %s",
+                       bp_loss_name(head->loss), t->graph->nodes[head->node].name, (long long)t->at.step + 1,
+                       cure(t));
             return true;
         }
     }
@@ -87,8 +92,8 @@ static bool blame_backward(const struct bp_trainer *t, struct bp_exec *exec, int
         if (gradient != NULL && !all_finite(gradient, elements_of(graph, i, rows))) {
             bp_fail_at(err, BP_NONFINITE, graph->nodes[i].name,
                        "the error signal that reaches the layer %s is not a finite number in the backward pass of "
-                       "step %lld; try a smaller learning rate or clip_grad_norm",
-                       graph->nodes[i].name, (long long)t->at.step + 1);
+                       "step %lld; %s",
+                       graph->nodes[i].name, (long long)t->at.step + 1, cure(t));
             return true;
         }
     }

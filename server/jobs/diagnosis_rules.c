@@ -241,8 +241,12 @@ static bool find_divergence(struct bp_diagnosis *d)
     snprintf(
         d->detail, sizeof d->detail,
         "a loss or a gradient stopped being a finite number%s%.100s; the step was not carried out, and the weights "
-        "are those before it",
-        d->facts->where ? ", first seen in " : "", d->facts->where ? d->facts->where : "");
+        "are those before it%s",
+        d->facts->where ? ", first seen in " : "", d->facts->where ? d->facts->where : "",
+        d->n > 0 && isnan(p.start)
+            ? ". It was the first step: no rate is to blame, but numbers that are too large. Scale the "
+              "inputs (scale: standard) and the target (target_scale: standard)"
+            : "");
     return true;
 }
 

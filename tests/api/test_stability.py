@@ -54,6 +54,17 @@ def test_divergence_names_the_first_op(ready):
     assert job["error"]["where"].split(".")[0] in ("hidden", "out"), job["error"]
 
 
+def test_numbers_that_are_too_large_from_the_start(ready):
+    """Before the first update no learning rate is to blame: the job and its diagnosis say to scale."""
+    ready.upload("huge", data.csv(["a", "b", "y"], [[f"{(i - 20) * 1e37:.6e}", i, i * 1.5] for i in range(40)]))
+    made = {"dataset": {"name": "huge", "target": "y", "scale": "none"}, "layers": [16], "epochs": 3}
+    job = ready.wait(ready.submit(made)["id"])
+    assert job["error"]["code"] == "nonfinite_loss" and "step 1;" in job["error"]["message"]
+    assert "scale" in job["error"]["message"] and "learning rate" not in job["error"]["message"]
+    found = ready.get(f"/v1/jobs/{job['id']}/diagnosis").json()["findings"]
+    assert any(f["code"] == "divergence" and "scale: standard" in f["detail"] for f in found), found
+
+
 def test_rollback_goes_back_and_finishes(ready):
     made = job_spec(HOUSES, {"type": "sgd", "lr": 1e4},
                     on_divergence={"action": "rollback", "max": 4, "lr_factor": 1e-3})
