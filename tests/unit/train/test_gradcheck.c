@@ -2,6 +2,7 @@
 #include "train/gradcheck.h"
 
 #include "graph/nets.h"
+#include "tally.h"
 
 #include <math.h>
 
@@ -34,6 +35,7 @@ static int64_t check(struct bp_graph *graph, int rows, uint64_t seed)
     }
     assert_true(kinks * 20 <= checked); /* nearly everything was compared */
     assert_true(backward >= 0 && numeric >= 0);
+    tally_add(tensors, count);
     bp_graph_free(graph);
     return kinks;
 }
@@ -224,6 +226,7 @@ static void random_graphs(void **state)
             checked += tensors[i].checked;
             kinks += tensors[i].kinks;
         }
+        tally_add(tensors, count);
         bp_graph_free(graph);
     }
     assert_true(checked > 1000 && kinks * 10 < checked);
@@ -244,5 +247,5 @@ int main(void)
         cmocka_unit_test(a_choice_of_elements),
         cmocka_unit_test(random_graphs),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return tally_print(cmocka_run_group_tests(tests, NULL, NULL));
 }

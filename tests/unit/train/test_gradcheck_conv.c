@@ -3,6 +3,7 @@
 #include "train/gradcheck.h"
 
 #include "graph/nets.h"
+#include "tally.h"
 
 #include <math.h>
 
@@ -29,6 +30,7 @@ static void check(struct bp_graph *graph, int rows, uint64_t seed)
         checked += tensors[i].checked;
     }
     assert_true(kinks * 20 <= checked);
+    tally_add(tensors, count);
     bp_graph_free(graph);
 }
 
@@ -174,5 +176,5 @@ int main(void)
                                        cmocka_unit_test(fan_out),
                                        cmocka_unit_test(a_small_image_network),
                                        cmocka_unit_test(embeddings)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return tally_print(cmocka_run_group_tests(tests, NULL, NULL));
 }

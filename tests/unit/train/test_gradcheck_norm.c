@@ -2,6 +2,7 @@
 #include "train/gradcheck.h"
 
 #include "graph/nets.h"
+#include "tally.h"
 
 #include <math.h>
 
@@ -66,6 +67,7 @@ static void check_some(struct bp_graph *graph, int rows, uint64_t seed, int64_t 
     if (kinks * 20 > checked)
         fail_msg("only %lld of %lld were compared (rows %d, seed %d)", (long long)checked,
                  (long long)(checked + kinks), rows, (int)seed);
+    tally_add(tensors, count);
     bp_graph_free(graph);
 }
 
@@ -298,6 +300,7 @@ static void wide_attention(void **state)
     assert_int_equal(bp_gradcheck(graph, &options, tensors, 16, &count, &backward, &numeric, NULL), BP_OK);
     for (int i = 0; i < count; i++)
         assert_true(tensors[i].worst <= WORST);
+    tally_add(tensors, count);
     bp_graph_free(graph);
 }
 
@@ -343,5 +346,5 @@ int main(void)
         cmocka_unit_test(attention_with_a_mask),
         cmocka_unit_test(random_networks),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return tally_print(cmocka_run_group_tests(tests, NULL, NULL));
 }

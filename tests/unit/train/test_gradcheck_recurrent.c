@@ -3,6 +3,7 @@
 #include "train/gradcheck.h"
 
 #include "graph/nets.h"
+#include "tally.h"
 
 #define WORST 1e-6
 
@@ -39,6 +40,7 @@ static void check(struct bp_graph *graph, int rows, uint64_t seed)
         checked += tensors[i].checked;
     }
     assert_true(checked > 0 && kinks * 20 <= checked);
+    tally_add(tensors, count);
     bp_graph_free(graph);
 }
 
@@ -148,5 +150,5 @@ int main(void)
         cmocka_unit_test(fan_out),
         cmocka_unit_test(frozen_layers),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return tally_print(cmocka_run_group_tests(tests, NULL, NULL));
 }
