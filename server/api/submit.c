@@ -173,7 +173,7 @@ static bool build(struct submission *s, const struct bp_spec *spec, struct bp_re
         *ret_model = bp_plan_model_json(&plan);
         plan.config.threads = s->app->config->threads; /* a job's team has room for the whole budget */
         if (ret_estimate)
-            *ret_estimate = bp_plan_estimate_json(&plan, split.count[BP_TRAIN]);
+            *ret_estimate = bp_plan_estimate_json(&plan, &split);
     } else if (bp_problems_any(&problems)) {
         struct bp_spec faults = {.problems = problems};
         spec_problem(reply, &faults);

@@ -6,6 +6,10 @@
  */
 #include "jobs/spec_internal.h"
 
+#include "base/memory.h"
+#include "jobs/predictor.h"
+#include "train/scores.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,19 +74,47 @@ json_t *bp_plan_model_json(const struct bp_plan *plan)
     return out;
 }
 
-json_t *bp_plan_estimate_json(const struct bp_plan *plan, uint64_t train_rows)
+bp_status bp_plan_bytes(const struct bp_plan *plan, const struct bp_split *split, size_t *ret)
+{
+    size_t sum, model = 0, exec = 0;
+    bp_status status = bp_trainer_estimate(&plan->config, plan->graph, split->count[BP_TRAIN], &sum);
+    if (!status && split->count[BP_TEST]) {
+        struct bp_exec_options options = {.capacity = bp_predict_batch(plan->graph), .threads = 1};
+        status = bp_model_estimate(plan->graph, false, 0, &model);
+        if (!status)
+            status = bp_exec_estimate(plan->graph, &options, &exec);
+        for (int h = 0; !status && h < plan->graph->nheads; h++)
+            exec += bp_scores_estimate(&plan->graph->heads[h], plan->config.metrics, true);
+        if (!status && (!bp_size_add(sum, model, &sum) || !bp_size_add(sum, exec, &sum)))
+            status = BP_LIMIT;
+    }
+    if (!status)
+        *ret = sum;
+    return status;
+}
+
+/* Seconds of training, of validation after each epoch, and of the test at the end, which runs on one thread. */
+static double guess_seconds(const struct bp_plan *plan, const struct bp_split *split, double steps)
 {
     const struct bp_train_config *config = &plan->config;
+    double step = (double)bp_graph_flops(plan->graph, true), pass = (double)bp_graph_flops(plan->graph, false);
+    double epoch = (double)split->count[BP_TRAIN] * step + (double)split->count[BP_VALIDATION] * pass;
+    return epoch * (double)config->epochs / (ASSUMED_FLOPS * config->threads) + steps * ASSUMED_STEP +
+           (double)split->count[BP_TEST] * pass / ASSUMED_FLOPS;
+}
+
+json_t *bp_plan_estimate_json(const struct bp_plan *plan, const struct bp_split *split)
+{
+    const struct bp_train_config *config = &plan->config;
+    uint64_t train_rows = split->count[BP_TRAIN];
     uint64_t batch = config->batch_size < 1 ? 1 : (uint64_t)config->batch_size;
     batch *= config->accumulate < 1 ? 1 : (uint64_t)config->accumulate;
     double steps_per_epoch = (double)((train_rows + batch - 1) / batch);
-    double flops = (double)bp_graph_flops(plan->graph, true), steps = steps_per_epoch * (double)config->epochs;
-    double seconds = (double)train_rows * (double)config->epochs * flops / (ASSUMED_FLOPS * config->threads) +
-                     steps * ASSUMED_STEP;
+    double steps = steps_per_epoch * (double)config->epochs, seconds = guess_seconds(plan, split, steps);
     size_t bytes;
     char basis[160];
     json_t *out = json_object();
-    bool known = bp_trainer_estimate(config, plan->graph, train_rows, &bytes) == BP_OK;
+    bool known = bp_plan_bytes(plan, split, &bytes) == BP_OK;
     json_object_set_new(out, "bytes", known ? json_integer((json_int_t)bytes) : json_null());
     json_object_set_new(out, "train_rows", json_integer((json_int_t)train_rows));
     json_object_set_new(out, "flops_per_sample", json_integer((json_int_t)bp_graph_flops(plan->graph, true)));

@@ -64,9 +64,10 @@ bp_status bp_plan_split(const struct bp_plan *plan, const struct bp_transform *t
 
 /* {"parameters":…, "layers":[{"name","type","output_shape","parameters"}…]} of a plan; new reference or NULL. */
 json_t *bp_plan_model_json(const struct bp_plan *plan);
-/* {"bytes":…, "flops_per_sample":…, "steps":…, …}: estimates for dry_run. train_rows as split. Memory and time are
- * for config.threads. */
-json_t *bp_plan_estimate_json(const struct bp_plan *plan, uint64_t train_rows);
+/* Bytes that a job takes at most: training, and at its end the pass over the test rows besides. BP_LIMIT on overflow. */
+bp_status bp_plan_bytes(const struct bp_plan *plan, const struct bp_split *split, size_t *ret);
+/* {"bytes":…, "flops_per_sample":…, "steps":…, …}: estimates for dry_run. Memory and time are for config.threads. */
+json_t *bp_plan_estimate_json(const struct bp_plan *plan, const struct bp_split *split);
 
 /* GET /v1/capabilities and /v1/job.schema.json, from the field table. New references or NULL. */
 json_t *bp_spec_capabilities(void);

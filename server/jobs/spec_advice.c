@@ -5,6 +5,7 @@
  *   long_warmup       the rate is still rising when the training ends
  *   split_by_target   whole classes are on one side of the split
  *   single_member     a class with one row: it is trained on or judged by, never both
+ *   constant_target   a target of one value: nothing to learn, and r2 divides by its variance, which is 0
  *   identifier        a feature that numbers the rows: it says nothing about a row that is not there yet
  *   duplicate_rows    rows of validation or test with the same features as a training row: they are remembered, not
  *                     predicted
@@ -12,6 +13,7 @@
  * Threads: pure, apart from the work it is given. One pass over the table's rows, and only where it is small enough for a
  * submission to wait for it; larger ones are not looked at for duplicates.
  */
+#include "jobs/inline_rows.h"
 #include "jobs/spec_internal.h"
 
 #include <ctype.h>
@@ -120,6 +122,21 @@ static void advise_on_classes(struct spec_work *w, const struct bp_transform *tr
                   "class %s of \"%.60s\" has one row only%s: it can be trained on or judged by, never both; get more "
                   "rows, or leave it out",
                   label, target->name, alone > 1 ? ", and so have others" : "");
+    }
+}
+
+static void advise_on_constants(struct spec_work *w)
+{
+    const char *dataset = json_string_value(json_object_get(json_object_get(w->doc, "dataset"), "name"));
+    bool typed = dataset && strcmp(dataset, BP_INLINE_DATASET) == 0; /* a row or two by hand: that is the idea */
+    for (int i = 0; i < w->ntargets && !typed; i++) {
+        const struct bp_table_column *c = w->targets[i];
+        if (c->kind == BP_COLUMN_NUMBER && c->count == 1 && c->min == c->max)
+            spec_warn(
+                w, "/dataset/target", "constant_target",
+                "\"%.60s\" has one value, %g: there is nothing to learn, and r2, which is relative to the variance "
+                "of the target, is not a number",
+                c->name, c->min);
     }
 }
 
@@ -325,6 +342,7 @@ void spec_advise(struct spec_work *w, const struct bp_plan *plan, const struct b
     advise_on_warmup(w);
     advise_on_groups(w);
     advise_on_classes(w, transform);
+    advise_on_constants(w);
     advise_on_features(w, transform);
     advise_on_duplicates(w, transform, split);
 }

@@ -26,13 +26,13 @@ static void human_bytes(double bytes, char *text, size_t size)
     snprintf(text, size, bytes < 10 && u ? "%.1f %s" : "%.0f %s", bytes, units[u]);
 }
 
-static void check_memory(struct spec_work *w, struct bp_plan *plan, uint64_t train_rows)
+static void check_memory(struct spec_work *w, struct bp_plan *plan, const struct bp_split *split)
 {
     char need[32], limit[32];
     size_t bytes = 0;
     int budget = w->context->thread_budget;
     plan->config.threads = budget < 1 ? 1 : budget > BP_TEAM_MAX ? BP_TEAM_MAX : budget;
-    bp_status status = bp_trainer_estimate(&plan->config, plan->graph, train_rows, &bytes);
+    bp_status status = bp_plan_bytes(plan, split, &bytes);
     if (status == BP_LIMIT) {
         spec_fault(w, "/model", "too_large", NULL, NULL, "this network with this batch size is beyond any memory");
         return;
@@ -185,7 +185,7 @@ void spec_fit(struct spec_work *w)
         check_auc(w, &plan, &split);
         settle_batch(w, &plan, &split);
         warn_single_rows(w, &plan, &split);
-        check_memory(w, &plan, split.count[BP_TRAIN]);
+        check_memory(w, &plan, &split);
         spec_advise(w, &plan, &split);
         bp_split_done(&split);
     }

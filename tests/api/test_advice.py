@@ -26,8 +26,8 @@ def tables(daemon):
     return daemon
 
 
-ADVICE = {"linear_layers", "all_frozen", "long_warmup", "split_by_target", "single_member", "identifier",
-          "duplicate_rows"}
+ADVICE = {"linear_layers", "all_frozen", "long_warmup", "split_by_target", "single_member", "constant_target",
+          "identifier", "duplicate_rows"}
 
 
 def test_nothing_is_said_about_a_sound_spec(tables):
@@ -80,6 +80,23 @@ def test_why_no_row_is_left_for_validation(tables):
         spec["training"] = {"early_stopping": {"monitor": "val_loss"}}
         reply = tables.post("/v1/jobs", json=spec)
         assert reply.status_code == 422 and word.split()[-2] in reply.json()["errors"][0]["detail"], reply.text
+
+
+def test_a_target_of_one_value(tables):
+    tables.upload("flat", "x,y\n" + "".join(f"{i * 0.37},2.5\n" for i in range(30)))
+    spec = {"dataset": {"name": "flat", "target": "y"}, "task": "regression", "layers": [4]}
+    assert "r2" in codes(tables, spec)["constant_target"]["detail"]
+    tables.upload("single", "x,y\n1,2.5\n")
+    assert "constant_target" in codes(tables, {**spec, "dataset": {"name": "single", "target": "y"}})
+    assert "constant_target" not in codes(tables, {**spec, "dataset": {"name": "flat", "target": "x"}})
+
+
+def test_the_estimate_knows_the_test_rows(tables):
+    def estimate(test):
+        spec = {"dataset": {"name": "plain", "target": "class", "test_split": test}, "layers": [500],
+                "training": {"batch_size": 8, "layer_stats": False}}
+        return tables.post("/v1/jobs?dry_run=true", json=spec).json()["estimate"]["bytes"]
+    assert estimate(0.2) > estimate(0.0) + 4 * 500 * 5, "at least another copy of the weights"
 
 
 def test_identifiers(tables):

@@ -338,9 +338,9 @@ static void test_plan(void **state)
     assert_int_equal(bp_plan_split(&plan, plan.transform, table, &split, &err), BP_OK);
     assert_int_equal(split.count[BP_TRAIN], 120);
     assert_int_equal(split.count[BP_VALIDATION], 30);
-    bp_split_done(&split);
 
-    json_t *model = bp_plan_model_json(&plan), *estimate = bp_plan_estimate_json(&plan, 120);
+    json_t *model = bp_plan_model_json(&plan), *estimate = bp_plan_estimate_json(&plan, &split);
+    bp_split_done(&split);
     fixture_is(model, "/parameters", "43");
     assert_int_equal(json_array_size(json_object_get(model, "layers")), 3);
     fixture_is(model, "/layers/0",
