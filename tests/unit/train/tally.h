@@ -27,7 +27,8 @@ static void tally_add(const struct bp_gradcheck_tensor *tensors, int n)
 /* Prints the tally, and hands through how many tests failed. */
 static int tally_print(int failed)
 {
-    printf("%d models, %" PRId64 " derivatives compared (%" PRId64 " more lay at a kink), worst relative error %.1e\n",
+    printf("%d models, %" PRId64 " derivatives compared (%" PRId64
+           " more lay at a kink), worst relative error %.1e\n",
            tally.models, tally.checked, tally.kinks, tally.worst);
     return failed;
 }
