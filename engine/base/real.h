@@ -32,6 +32,9 @@ typedef double bp_real;
 #define bp_model_new bp_model_new_f64
 #define bp_model_free bp_model_free_f64
 #define bp_model_pack bp_model_pack_f64
+#define bp_model_pack_share bp_model_pack_share_f64
+#define bp_model_part bp_model_part_f64
+#define bp_model_parts bp_model_parts_f64
 #define bp_model_estimate bp_model_estimate_f64
 #define bp_kernels bp_kernels_f64
 #define bp_kernels_current bp_kernels_current_f64

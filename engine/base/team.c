@@ -137,16 +137,21 @@ static void arrive(struct bp_team *team)
         futex_wake(pending);
 }
 
+static void run_slice(const struct bp_team *team, int thread)
+{
+    int end = bp_team_slice(team->ntasks, team->nthreads, thread + 1, 0);
+    for (int t = bp_team_slice(team->ntasks, team->nthreads, thread, 0); t < end; t++)
+        team->task(team->arg, t, thread);
+}
+
 static void work(struct bp_team *team, int thread, int spin_turns)
 {
     unsigned stage = 0;
     for (;;) {
         stage = seat_wait(&team->seats[thread], stage, spin_turns);
         bp_team_task *task = team->task;
-        if (task) {
-            for (int t = thread; t < team->ntasks; t += team->nthreads)
-                task(team->arg, t, thread);
-        }
+        if (task)
+            run_slice(team, thread);
         arrive(team);
         if (!task)
             return;
@@ -204,8 +209,7 @@ void bp_team_for(struct bp_team *team, int ntasks, bp_team_task *task, void *arg
     team->arg = arg;
     team->ntasks = ntasks;
     publish(team, nthreads);
-    for (int t = 0; t < ntasks; t += nthreads)
-        task(arg, t, 0);
+    run_slice(team, 0);
     gather(team);
 }
 

@@ -6,8 +6,9 @@
  * briefly, then sleep on a futex.
  *
  * The leader may change how many threads take part between any two stages (bp_team_set_active); the rest sleep.
- * Task t runs on thread t mod active. Tasks must not depend on each other nor on which thread runs them; a result
- * that depends on the number of threads is a bug of the task.
+ * Each thread runs one slice of the tasks, in order: tasks next to each other work on memory next to each other, and
+ * what one stage leaves in a thread's cache the next finds there. Tasks must not depend on each other nor on which
+ * thread runs them; a result that depends on the number of threads is a bug of the task.
  *
  * Thread creation inside OpenMP ends the process when it fails, and libgomp ends threads when a later region is
  * smaller: so every region of one calling thread has the same capacity, and the daemon opens an empty one in each
@@ -17,6 +18,8 @@
  */
 #ifndef BP_BASE_TEAM_H
 #define BP_BASE_TEAM_H
+
+#include <stdint.h>
 
 struct bp_team;
 
@@ -33,6 +36,13 @@ void bp_team_run(int capacity, bp_team_leader *leader, void *arg);
  * writes of the tasks are visible to the leader and to later stages. One task, or one active thread, costs nothing
  * but the calls. */
 void bp_team_for(struct bp_team *team, int ntasks, bp_team_task *task, void *arg);
+
+/* Where the slice of a part begins when ntasks tasks are divided between `parts` threads; it ends where the next one
+ * begins. What does not divide evenly goes to the later parts, to others for another `turn`. */
+static inline int bp_team_slice(int ntasks, int parts, int part, int turn)
+{
+    return (int)(((int64_t)ntasks * part + turn % parts) / parts);
+}
 
 /* Leader only: how many threads take part from the next stage on, clamped to [1, capacity]. */
 void bp_team_set_active(struct bp_team *team, int threads);

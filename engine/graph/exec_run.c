@@ -1,8 +1,8 @@
 /* exec_run.c: one pass: stages of instructions over blocks of rows and grids of tasks.
  *
  * Between stages there is a barrier (bp_team_for returns when all tasks are done); within one there is none. A task
- * of a row-local stage takes its block of rows through all instructions of the stage; a task of a grid stage is one
- * task of one instruction. Which thread runs a task changes nothing but the address of its scratch.
+ * of a row-local stage takes its block of rows through all instructions of the stage; in a grid stage each thread has a
+ * slice of the tasks of every instruction; in a stage by columns each thread takes its columns through all of it. Which thread runs a task changes nothing but the address of its scratch.
  *
  * A pass of less than BP_TEAM_FLOPS operations runs on the calling thread: a barrier costs as much as it would save.
  *
@@ -21,6 +21,7 @@ struct pass {
     const struct bp_stage *stage; /* the one going on */
     int end;                      /* of its instructions, in this pass */
     int rows;
+    int parts; /* threads that take part */
     bool training, backward;
     uint64_t seed, step;
 };
@@ -63,16 +64,22 @@ static void run_loss(const struct pass *pass, const struct bp_instr *instr, int 
         pass->kernels->add((size_t)rows * n, call.dx, dx);
 }
 
-static void run_instr(const struct pass *pass, const struct bp_instr *instr, int row0, int rows, int task, int thread)
+/* What one call does: some rows, and of these a task of a grid or some columns. */
+struct part {
+    int row0, rows, task, column, columns;
+};
+
+static void run_instr(const struct pass *pass, const struct bp_instr *instr, const struct part *part, int thread)
 {
     struct bp_exec *exec = pass->exec;
     const struct bp_plan *plan = exec->plan;
     const struct bp_node *node = &plan->graph->nodes[instr->node];
     const struct bp_op *op = bp_op_table[node->kind];
     bp_real *scratch = exec->scratch + (size_t)thread * exec->scratch_thread;
+    int row0 = part->row0;
 
     if (instr->kind == BP_INSTR_LOSS) {
-        run_loss(pass, instr, row0, rows, scratch);
+        run_loss(pass, instr, part->row0, part->rows, scratch);
         return;
     }
     struct bp_call call;
@@ -86,8 +93,10 @@ static void run_instr(const struct pass *pass, const struct bp_instr *instr, int
     call.backward_panels = exec->backward_panels;
     call.index = instr->node;
     call.row0 = row0;
-    call.rows = rows;
-    call.task = task;
+    call.rows = part->rows;
+    call.task = part->task;
+    call.column = part->column;
+    call.columns = part->columns;
     call.training = pass->training;
     call.seed = pass->seed;
     call.step = pass->step;
@@ -109,16 +118,16 @@ static void run_instr(const struct pass *pass, const struct bp_instr *instr, int
 }
 
 /* The same with its time taken, where somebody asked for that. */
-static void run_timed(const struct pass *pass, const struct bp_instr *instr, int row0, int rows, int task, int thread)
+static void run_timed(const struct pass *pass, const struct bp_instr *instr, const struct part *part, int thread)
 {
     uint64_t *ticks = pass->exec->ticks;
     if (ticks == NULL) {
-        run_instr(pass, instr, row0, rows, task, thread);
+        run_instr(pass, instr, part, thread);
         return;
     }
     size_t node = (size_t)thread * (size_t)pass->exec->plan->graph->nnodes + (size_t)instr->node;
     uint64_t begin = bp_ticks();
-    run_instr(pass, instr, row0, rows, task, thread);
+    run_instr(pass, instr, part, thread);
     ticks[node * BP_PARTS + (size_t)instr->kind] += bp_ticks() - begin;
 }
 
@@ -128,24 +137,38 @@ static void rows_task(void *arg, int task, int thread)
 {
     const struct pass *pass = arg;
     const struct bp_plan *plan = pass->exec->plan;
-    int row0 = task * plan->block, left = pass->rows - row0, rows = left < plan->block ? left : plan->block;
+    int row0 = task * plan->block, left = pass->rows - row0;
+    struct part part = {.row0 = row0, .rows = left < plan->block ? left : plan->block};
     for (int i = pass->stage->first; i < pass->end; i++)
-        run_timed(pass, &plan->instrs[i], row0, rows, 0, thread);
+        run_timed(pass, &plan->instrs[i], &part, thread);
 }
 
-static void grid_task(void *arg, int task, int thread)
+/* A thread's part of a stage of grids: a slice of each, so that it has the same place in the matrix of a layer as in
+ * the update (graph/model.h). */
+static void grid_part(void *arg, int number, int thread)
 {
     const struct pass *pass = arg;
-    const struct bp_instr *instrs = pass->exec->plan->instrs;
-    int low = pass->stage->first, high = pass->end - 1; /* the last one whose first task is not after this one */
-    while (low < high) {
-        int middle = low + (high - low + 1) / 2;
-        if (instrs[middle].first_task <= task)
-            low = middle;
-        else
-            high = middle - 1;
+    struct part part = {.rows = pass->rows};
+    for (int i = pass->stage->first; i < pass->end; i++) {
+        const struct bp_instr *instr = &pass->exec->plan->instrs[i];
+        int end = bp_team_slice(instr->tasks, pass->parts, number + 1, instr->first_task);
+        for (int t = bp_team_slice(instr->tasks, pass->parts, number, instr->first_task); t < end; t++) {
+            part.task = t;
+            run_timed(pass, instr, &part, thread);
+        }
     }
-    run_timed(pass, &instrs[low], 0, pass->rows, task - instrs[low].first_task, thread);
+}
+
+/* A thread's columns: all instructions of the stage. */
+static void columns_part(void *arg, int number, int thread)
+{
+    const struct pass *pass = arg;
+    int all = pass->stage->columns, units = (all - 1) / BP_COLUMN_UNIT + 1;
+    int first = bp_team_slice(units, pass->parts, number, 0) * BP_COLUMN_UNIT;
+    int end = bp_team_slice(units, pass->parts, number + 1, 0) * BP_COLUMN_UNIT;
+    struct part part = {.rows = pass->rows, .column = first, .columns = (end < all ? end : all) - first};
+    for (int i = pass->stage->first; part.columns > 0 && i < pass->end; i++)
+        run_timed(pass, &pass->exec->plan->instrs[i], &part, thread);
 }
 
 /* Runs the instructions before number `end`. */
@@ -153,14 +176,15 @@ static void run_stages(struct pass *pass, struct bp_team *team, int end)
 {
     const struct bp_plan *plan = pass->exec->plan;
     int blocks = (pass->rows - 1) / plan->block + 1;
+    pass->parts = bp_team_active(team);
     for (int s = 0; s < plan->nstages && plan->stages[s].first < end; s++) {
         const struct bp_stage *stage = &plan->stages[s];
         pass->stage = stage;
         pass->end = stage->end < end ? stage->end : end;
-        if (!stage->grid)
+        if (stage->kind == BP_STAGE_ROWS)
             bp_team_for(team, blocks, rows_task, pass);
         else
-            bp_team_for(team, stage->tasks, grid_task, pass);
+            bp_team_for(team, pass->parts, stage->kind == BP_STAGE_GRID ? grid_part : columns_part, pass);
     }
 }
 

@@ -7,7 +7,7 @@
  * weights whose layer has to send an error signal on. An execution that wants the gradient of the input too packs
  * what is missing by itself.
  *
- * Threads: see model.h. bp_model_pack cuts the work into tasks by shapes.
+ * Threads: see model.h. Shares are cut by shapes; which thread has which changes no bits.
  */
 #include "graph/model.h"
 
@@ -17,13 +17,15 @@
 #include <stdint.h>
 #include <string.h>
 
-#define TASK_ELEMENTS 32768 /* elements that one packing task writes, about */
-#define TEAM_ELEMENTS 65536 /* below this, packing is not worth a barrier */
+#define SHARE_ELEMENTS 8192 /* of a share, about: with slots and packed copies it fits the second-level cache */
+#define SHARES_MAX 4096     /* about: larger models have larger shares */
+#define SHARE_ALIGN 1024    /* parts of tensors without rows end at whole blocks of lanes */
+#define TEAM_ELEMENTS 32768 /* parameters below which a pass over them is not worth a barrier */
 
 struct layout {
     size_t lists, state, packed; /* bytes of each part */
     size_t packed_elements;
-    int npacked, npack_tasks;
+    int npacked, nshares, ngroups;
 };
 
 /* Calls for each packed copy: fills list (when not NULL) and counts. */
@@ -39,7 +41,6 @@ static bool list_packed(const struct bp_graph *graph, bool training, const bool 
                 struct bp_panels m;
                 if (!op->panels(graph, node, slot, backward ? BP_PHASE_BACKWARD : BP_PHASE_FORWARD, &m))
                     continue;
-                int panels = (m.n - 1) / BP_PANEL + 1, each = TASK_ELEMENTS / BP_PANEL / m.k + 1;
                 if (list != NULL)
                     list[l->npacked] = (struct bp_packed){.tensor = node->tensor[slot],
                                                           .backward = backward,
@@ -47,17 +48,56 @@ static bool list_packed(const struct bp_graph *graph, bool training, const bool 
                                                           .n = m.n,
                                                           .row = m.row,
                                                           .col = m.col,
-                                                          .offset = l->packed_elements,
-                                                          .panels = each,
-                                                          .first_task = l->npack_tasks};
+                                                          .offset = l->packed_elements};
                 l->npacked++;
-                l->npack_tasks += (panels - 1) / each + 1;
                 if (!bp_size_add(l->packed_elements, bp_panels_size(m.k, m.n), &l->packed_elements))
                     return false;
             }
         }
     }
     return true;
+}
+
+/* What a tensor may be cut into: as many rows as a panel has columns. */
+static size_t unit_of(const struct bp_tensor *tensor)
+{
+    return tensor->shape.rank > 1 ? BP_PANEL * (tensor->count / (size_t)tensor->shape.dim[0]) : SHARE_ALIGN;
+}
+
+/* Ends the open share at `end`, and its group where `last`. Fills the lists where they are not NULL. */
+static void cut(struct bp_share *shares, struct bp_share_group *groups, struct layout *l, size_t *open, size_t end,
+                bool last)
+{
+    if (end > *open) {
+        if (shares != NULL)
+            shares[l->nshares] = (struct bp_share){.first = *open, .end = end};
+        l->nshares++;
+        *open = end;
+    }
+    int first = groups != NULL && l->ngroups > 0 ? groups[l->ngroups - 1].end : 0;
+    if (last && groups != NULL)
+        groups[l->ngroups] = (struct bp_share_group){first, l->nshares};
+    l->ngroups += last;
+}
+
+/* Cuts the flat range into shares. A large tensor begins a share and a group; small ones join the share before them. */
+static void list_shares(const struct bp_graph *graph, struct bp_share *shares, struct bp_share_group *groups,
+                        struct layout *l)
+{
+    size_t most = graph->nparams / SHARES_MAX > SHARE_ELEMENTS ? graph->nparams / SHARES_MAX : SHARE_ELEMENTS;
+    size_t open = 0; /* where the open share begins */
+
+    for (int i = 0; i < graph->ntensors; i++) {
+        const struct bp_tensor *t = &graph->tensors[i];
+        if (t->statistic || t->offset + t->count - open <= most)
+            continue;
+        if (t->offset > open)
+            cut(shares, groups, l, &open, t->offset, true);
+        size_t unit = unit_of(t), each = most / unit > 0 ? most / unit * unit : unit;
+        while (t->offset + t->count - open > each)
+            cut(shares, groups, l, &open, open + each, false);
+    }
+    cut(shares, groups, l, &open, graph->nparams, true);
 }
 
 /* Bytes of a range of `elements` numbers, aligned, added to *total. */
@@ -75,8 +115,11 @@ static bool lay_out(const struct bp_graph *graph, bool training, int nslots, con
     size_t tensors = (size_t)graph->ntensors * sizeof(size_t);
     if (!list_packed(graph, training, needs, NULL, &l))
         return false;
+    list_shares(graph, NULL, NULL, &l);
     l.lists = bp_size_align(sizeof(struct bp_model)) + 2 * bp_size_align(tensors) +
-              bp_size_align((size_t)l.npacked * sizeof(struct bp_packed));
+              bp_size_align((size_t)l.npacked * sizeof(struct bp_packed)) +
+              bp_size_align((size_t)l.nshares * sizeof(struct bp_share)) +
+              bp_size_align((size_t)l.ngroups * sizeof(struct bp_share_group));
     for (int i = 0; i < 1 + training + nslots; i++)
         if (!add_range(graph->nparams, &l.state))
             return false;
@@ -91,6 +134,11 @@ static void *carve(char **at, size_t bytes)
     void *start = *at;
     *at += bp_size_align(bytes);
     return start;
+}
+
+static size_t end_of(const struct bp_graph *graph, const struct bp_packed *p)
+{
+    return graph->tensors[p->tensor].offset + graph->tensors[p->tensor].count;
 }
 
 static void fill(struct bp_model *model, const struct bp_graph *graph, bool training, int nslots, const bool *needs,
@@ -109,6 +157,8 @@ static void fill(struct bp_model *model, const struct bp_graph *graph, bool trai
     model->packed_forward = carve(&at, tensors);
     model->packed_backward = carve(&at, tensors);
     model->packed_list = carve(&at, (size_t)l->npacked * sizeof *model->packed_list);
+    model->shares = carve(&at, (size_t)l->nshares * sizeof *model->shares);
+    model->groups = carve(&at, (size_t)l->ngroups * sizeof *model->groups);
     model->params = carve(&at, params);
     model->grads = training ? carve(&at, params) : NULL;
     for (int i = 0; i < nslots; i++)
@@ -117,13 +167,21 @@ static void fill(struct bp_model *model, const struct bp_graph *graph, bool trai
     model->packed = (bp_real *)at;
 
     list_packed(graph, training, needs, model->packed_list, &again);
+    list_shares(graph, model->shares, model->groups, &again);
     model->npacked = again.npacked;
-    model->npack_tasks = again.npack_tasks;
+    model->nshares = again.nshares;
+    model->ngroups = again.ngroups;
     for (int i = 0; i < graph->ntensors; i++)
         model->packed_forward[i] = model->packed_backward[i] = SIZE_MAX;
     for (int i = 0; i < model->npacked; i++) {
         const struct bp_packed *p = &model->packed_list[i];
         (p->backward ? model->packed_backward : model->packed_forward)[p->tensor] = p->offset;
+    }
+    for (int i = 0, first = 0; i < model->nshares; i++) {
+        struct bp_share *share = &model->shares[i];
+        while (first < model->npacked && end_of(graph, &model->packed_list[first]) <= share->first)
+            first++;
+        share->packed = first;
     }
 }
 
@@ -168,28 +226,67 @@ bp_status bp_model_estimate(const struct bp_graph *graph, bool training, int nsl
     return BP_OK;
 }
 
-static void pack_task(void *arg, int task, int thread)
+/* Packs some rows of a matrix W (out, in), whole panels of them (or up to the last): they are columns of the product's
+ * B in the forward pass, and rows of it in the backward pass. */
+static void pack_rows(struct bp_model *model, const struct bp_packed *p, int first, int rows)
 {
-    struct bp_model *model = arg;
-    int low = 0, high = model->npacked - 1; /* the last entry whose first task is not after this one */
-    (void)thread;
-    while (low < high) {
-        int middle = low + (high - low + 1) / 2;
-        if (model->packed_list[middle].first_task <= task)
-            low = middle;
-        else
-            high = middle - 1;
+    const struct bp_kernels *kernels = bp_kernels_current();
+    const bp_real *weights = model->params + model->graph->tensors[p->tensor].offset;
+    bp_real *to = model->packed + p->offset;
+
+    if (!p->backward) {
+        kernels->pack(to + (size_t)first * (size_t)p->k, weights + (size_t)first * p->col, p->k, rows, 1, p->col);
+        return;
     }
-    const struct bp_packed *p = &model->packed_list[low];
-    size_t column = (size_t)(task - p->first_task) * (size_t)p->panels * BP_PANEL;
-    size_t left = (size_t)p->n - column, columns = (size_t)p->panels * BP_PANEL;
-    const bp_real *from = model->params + model->graph->tensors[p->tensor].offset;
-    bp_kernels_current()->pack(model->packed + p->offset + column * (size_t)p->k, from + column * p->col, p->k,
-                               (int)(left < columns ? left : columns), p->row, p->col);
+    for (int j = 0; j < p->n; j += BP_PANEL)
+        kernels->pack(to + (size_t)j * (size_t)p->k + (size_t)first * BP_PANEL, weights + (size_t)first * p->row + j,
+                      rows, p->n - j < BP_PANEL ? p->n - j : BP_PANEL, p->row, 1);
+}
+
+void bp_model_pack_share(struct bp_model *model, const struct bp_share *share)
+{
+    for (int i = share->packed; i < model->npacked; i++) {
+        const struct bp_packed *p = &model->packed_list[i];
+        size_t offset = model->graph->tensors[p->tensor].offset, end = end_of(model->graph, p);
+        size_t row = p->backward ? p->row : p->col; /* its length: what is contiguous */
+        if (offset >= share->end)
+            break;
+        size_t from = share->first > offset ? share->first : offset, to = share->end < end ? share->end : end;
+        pack_rows(model, p, (int)((from - offset) / row), (int)((to - from) / row));
+    }
+}
+
+struct bp_share_group bp_model_part(const struct bp_model *model, int group, int parts, int part)
+{
+    const struct bp_share_group *g = &model->groups[group];
+    int n = g->end - g->first;
+    return (struct bp_share_group){g->first + bp_team_slice(n, parts, part, g->first),
+                                   g->first + bp_team_slice(n, parts, part + 1, g->first)};
+}
+
+int bp_model_parts(const struct bp_model *model, const struct bp_team *team)
+{
+    return model->nparams < TEAM_ELEMENTS ? 1 : bp_team_active(team);
+}
+
+struct pack {
+    struct bp_model *model;
+    int parts;
+};
+
+static void pack_part(void *arg, int part, int thread)
+{
+    const struct pack *w = arg;
+    (void)thread;
+    for (int g = 0; g < w->model->ngroups; g++) {
+        struct bp_share_group mine = bp_model_part(w->model, g, w->parts, part);
+        for (int s = mine.first; s < mine.end; s++)
+            bp_model_pack_share(w->model, &w->model->shares[s]);
+    }
 }
 
 void bp_model_pack(struct bp_model *model, struct bp_team *team)
 {
-    bool small = model->nparams < TEAM_ELEMENTS;
-    bp_team_for(small ? NULL : team, model->npack_tasks, pack_task, model);
+    struct pack w = {model, bp_model_parts(model, team)};
+    bp_team_for(team, w.parts, pack_part, &w);
 }

@@ -23,8 +23,20 @@ struct bp_packed {
     int k, n; /* the matrix (k, n), element (p, j) at tensor[p * row + j * col] */
     size_t row, col;
     size_t offset; /* elements from the start of the packed range */
-    int panels;    /* panels of BP_PANEL columns that one task packs */
-    int first_task;
+};
+
+/* A share of the parameters: what a thread updates, and then packs while it is in the cache. A share is a part of one
+ * tensor (of a matrix whole rows, BP_PANEL at a time, so that no two shares meet in a panel) or some whole tensors. */
+struct bp_share {
+    size_t first, end; /* elements of the flat range */
+    int packed;        /* the first of the packed copies that may have something of it */
+};
+
+/* Neighbouring shares of one large tensor, or a share of small ones. Each group is divided evenly between the threads,
+ * and so is the gradient of a layer: the rows of a matrix stay with the thread whose cache has them, from the gradient
+ * through the update to the packed copies. */
+struct bp_share_group {
+    int first, end;
 };
 
 struct bp_model {
@@ -38,9 +50,11 @@ struct bp_model {
     bp_real *packed;              /* packed weights, laid out by the model */
     size_t *packed_forward;       /* per tensor: offset in packed of the panels of the forward product */
     size_t *packed_backward;      /* per tensor: the same for the backward product, SIZE_MAX where never needed */
-    int npacked, npack_tasks;
-    struct bp_packed *packed_list; /* what bp_model_pack does */
-    void *block;                   /* the one allocation behind all of it, this struct included */
+    int npacked, nshares, ngroups;
+    struct bp_packed *packed_list;
+    struct bp_share *shares; /* of the whole flat range, ascending */
+    struct bp_share_group *groups;
+    void *block; /* the one allocation behind all of it, this struct included */
 };
 
 /* All zero. nslots 0 and training false for a model that only predicts (no grads, no backward panels). */
@@ -50,6 +64,15 @@ void bp_model_free(struct bp_model *model);
 
 /* Renews the packed weights from params. Call after every change of params and before the next pass. */
 void bp_model_pack(struct bp_model *model, struct bp_team *team);
+
+/* The same for one share, on the calling thread. */
+void bp_model_pack_share(struct bp_model *model, const struct bp_share *share);
+
+/* The shares of a group that belong to the part'th of `parts` threads. */
+struct bp_share_group bp_model_part(const struct bp_model *model, int group, int parts, int part);
+
+/* How many threads of a team the whole range of parameters is worth. */
+int bp_model_parts(const struct bp_model *model, const struct bp_team *team);
 
 /* Bytes that bp_model_new would take; BP_LIMIT on overflow. */
 bp_status bp_model_estimate(const struct bp_graph *graph, bool training, int nslots, size_t *ret);

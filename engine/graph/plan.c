@@ -1,8 +1,9 @@
 /* plan.c: stages and memory of an execution; see plan.h.
  *
  * Stages. Consecutive row-local instructions are one stage: a task is a block of rows, which goes through all of them
- * while it is in the cache. For a chain of dense layers the whole forward pass, the losses and the error signals are
- * one stage, and all parameter gradients are the next: one barrier between them.
+ * while it is in the cache. For a chain of small dense layers the whole forward pass, the losses and the error signals
+ * are one stage, and all parameter gradients are the next: one barrier between them. A dense layer with more weights
+ * than activations is a stage by columns, with what follows on the same columns.
  *
  * Memory. The unit of time in the arena is the stage, for within a stage blocks of rows are at different instructions
  * at the same time; within a block's own scratch it is the instruction. Storages are placed from the largest to the
@@ -118,19 +119,47 @@ static void share_in_place(struct bp_plan *plan)
 
 /* --- stages ------------------------------------------------------------------------------------------------------ */
 
+/* How an instruction is run if that is its own choice alone, and the columns of what it writes. */
+static enum bp_by_columns by_columns(const struct bp_plan *plan, const struct bp_instr *instr, int *ret_columns)
+{
+    const struct bp_node *node = &plan->graph->nodes[instr->node];
+    const struct bp_op *op = bp_op_table[node->kind];
+    bool forward = instr->kind == BP_INSTR_FORWARD;
+
+    if (op->by_columns == NULL || (!forward && instr->kind != BP_INSTR_BACKWARD))
+        return BP_COLUMNS_NEVER;
+    *ret_columns = (int)bp_shape_elements(forward ? &node->shape : bp_input_shape(plan->graph, node, 0));
+    return op->by_columns(plan->graph, node, forward ? BP_PHASE_FORWARD : BP_PHASE_BACKWARD, plan->options.capacity);
+}
+
+/* Whether an instruction can do its part in a stage without a barrier before it. */
+static bool joins(const struct bp_plan *plan, const struct bp_stage *stage, const struct bp_instr *instr,
+                  enum bp_by_columns how, int columns)
+{
+    switch (stage->kind) {
+    case BP_STAGE_ROWS:
+        return instr->tasks == 0 && (how == BP_COLUMNS_NEVER || how == BP_COLUMNS_JOIN);
+    case BP_STAGE_COLUMNS:
+        return (how == BP_COLUMNS_JOIN || how == BP_COLUMNS_ALWAYS) && columns == stage->columns;
+    default: /* among grids only parameter gradients cannot depend on each other */
+        return instr->kind == BP_INSTR_PARAMETERS && plan->instrs[stage->first].kind == BP_INSTR_PARAMETERS;
+    }
+}
+
 static bool find_stages(struct bp_plan *plan)
 {
     for (int i = 0; i < plan->ninstrs; i++) {
         struct bp_instr *instr = &plan->instrs[i];
         struct bp_stage *stage = plan->nstages > 0 ? &plan->stages[plan->nstages - 1] : NULL;
-        bool grid = instr->tasks > 0;
-        /* Two grids share a stage only where neither can depend on the other: among parameter gradients. */
-        bool joins =
-            stage != NULL && stage->grid == grid &&
-            (!grid || (instr->kind == BP_INSTR_PARAMETERS && plan->instrs[stage->first].kind == BP_INSTR_PARAMETERS));
-        if (!joins) {
+        int columns = 0;
+        enum bp_by_columns how = by_columns(plan, instr, &columns);
+        if (stage == NULL || !joins(plan, stage, instr, how, columns)) {
             stage = &plan->stages[plan->nstages++];
-            *stage = (struct bp_stage){.grid = grid, .first = i};
+            *stage = (struct bp_stage){.first = i, .kind = instr->tasks > 0 ? BP_STAGE_GRID : BP_STAGE_ROWS};
+            if (how == BP_COLUMNS_BEGIN || how == BP_COLUMNS_ALWAYS) {
+                stage->kind = BP_STAGE_COLUMNS;
+                stage->columns = columns;
+            }
         }
         instr->first_task = stage->tasks;
         if (instr->tasks > INT32_MAX - stage->tasks)
@@ -279,8 +308,8 @@ static bp_status plan_memory(struct bp_plan *plan)
     for (int s = 0; s < plan->nstorages; s++) {
         struct bp_storage *storage = &plan->storages[s];
         int stage = storage->first < 0 ? -1 : stage_of[storage->first];
-        storage->local = !storage->pinned && stage >= 0 && !plan->stages[stage].grid && storage->fixed == 0 &&
-                         stage == stage_of[storage->last];
+        storage->local = !storage->pinned && stage >= 0 && plan->stages[stage].kind == BP_STAGE_ROWS &&
+                         storage->fixed == 0 && stage == stage_of[storage->last];
     }
     status = place_storages(plan, stage_of, lives, true, &plan->local) &&
                      place_storages(plan, stage_of, lives, false, &plan->arena) && find_scratch(plan)

@@ -9,7 +9,7 @@
  *
  * Storages. The value, the gradient and the workspace of a node each live in a storage. Several may share one: a view
  * has its input's; an op that runs in place has its input's when nobody reads that any more. A storage is
- *   local   when all its uses are in one row-local stage: it holds one block of rows, in the thread's scratch;
+ *   local   when all its uses are in one stage by rows: it holds one block of rows, in the thread's scratch;
  *   pinned  when someone outside reads it (input, outputs, all with keep_all): memory of its own in the arena;
  *   neither when a later stage reads it: in the arena, from its first stage to its last.
  *
@@ -30,15 +30,22 @@ struct bp_instr {
     int head;       /* LOSS: which one */
     unsigned want;  /* BACKWARD: bit k: the gradient of input k is wanted; LOSS: bit 0 */
     unsigned add;   /* the same bits: add to it, for it has a contribution already */
-    int tasks;      /* of a grid; 0 for row-local */
+    int tasks;      /* of a grid, else 0 */
     int first_task; /* of a grid: number of its first task in the stage */
 };
 
+/* How the threads share a stage: each has some blocks of rows, some tasks of each grid, or some columns. */
+enum bp_stage_kind { BP_STAGE_ROWS, BP_STAGE_GRID, BP_STAGE_COLUMNS };
+
 struct bp_stage {
-    bool grid;
+    enum bp_stage_kind kind;
     int first, end; /* instructions [first, end) */
     int tasks;      /* of a grid */
+    int columns;    /* how many there are */
 };
+
+/* Threads share the columns of a stage by units of so many: two panels, what a tile of the product takes. */
+#define BP_COLUMN_UNIT 32
 
 struct bp_storage {
     size_t row, fixed; /* elements for each row, and besides */

@@ -131,8 +131,10 @@ char *bp_plan_print(const struct bp_plan *plan, size_t element)
     for (int s = 0; s < plan->nstages; s++) {
         const struct bp_stage *stage = &plan->stages[s];
         fprintf(out, "  %4d  instructions %d to %d, ", s, stage->first, stage->end - 1);
-        if (stage->grid)
+        if (stage->kind == BP_STAGE_GRID)
             fprintf(out, "a grid of %d tasks\n", stage->tasks);
+        else if (stage->kind == BP_STAGE_COLUMNS)
+            fprintf(out, "by columns, of %d\n", stage->columns);
         else
             fprintf(out, "row by row in blocks of %d\n", plan->block);
     }

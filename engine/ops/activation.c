@@ -62,6 +62,13 @@ static unsigned needs(const struct bp_node *node, enum bp_phase phase)
     return phase == BP_PHASE_BACKWARD ? needs_of[node->u.activation.kind] : 0;
 }
 
+static enum bp_by_columns by_columns(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase,
+                                     int rows)
+{
+    (void)graph, (void)phase, (void)rows;
+    return along_rows(node->u.activation.kind) ? BP_COLUMNS_NEVER : BP_COLUMNS_JOIN;
+}
+
 static bool in_place(const struct bp_node *node, enum bp_phase phase)
 {
     return phase == BP_PHASE_FORWARD || (phase == BP_PHASE_BACKWARD && !along_rows(node->u.activation.kind));
@@ -79,9 +86,12 @@ static void forward(const struct bp_call *call)
     int n = (int)bp_shape_elements(&call->node->shape);
     if (along_rows(config->kind))
         call->kernels->softmax(config->kind == BP_LOG_SOFTMAX, call->rows, n, call->x[0], call->y);
-    else
-        call->kernels->activation(config->kind, (bp_real)config->alpha, (size_t)call->rows * (size_t)n, call->x[0],
-                                  call->y);
+    else {
+        struct bp_runs runs = bp_call_runs(call, (size_t)n);
+        for (size_t r = 0, at = runs.first; r < runs.count; r++, at += runs.row)
+            call->kernels->activation(config->kind, (bp_real)config->alpha, runs.length, call->x[0] + at,
+                                      call->y + at);
+    }
 }
 
 static void backward(const struct bp_call *call)
@@ -92,9 +102,12 @@ static void backward(const struct bp_call *call)
     if (along_rows(config->kind))
         call->kernels->softmax_gradient(config->kind == BP_LOG_SOFTMAX, call->rows, n, call->y, call->dy, call->dx[0],
                                         add);
-    else
-        call->kernels->activation_gradient(config->kind, (bp_real)config->alpha, (size_t)call->rows * (size_t)n,
-                                           call->x[0], call->y, call->dy, call->dx[0], add);
+    else {
+        struct bp_runs runs = bp_call_runs(call, (size_t)n);
+        for (size_t r = 0, at = runs.first; r < runs.count; r++, at += runs.row)
+            call->kernels->activation_gradient(config->kind, (bp_real)config->alpha, runs.length, call->x[0] + at,
+                                               call->y + at, call->dy + at, call->dx[0] + at, add);
+    }
 }
 
 const struct bp_op bp_op_activation = {
@@ -103,6 +116,7 @@ const struct bp_op bp_op_activation = {
     .max_inputs = 1,
     .infer = infer,
     .in_place = in_place,
+    .by_columns = by_columns,
     .needs = needs,
     .flops = flops,
     .forward = forward,

@@ -4,7 +4,7 @@
  *   backward    dX (rows, in) = dY (rows, out) W
  *   parameters  dW (out, in)  = dY^T X,  db (out) = sum over rows of dY
  *
- * The first two are row-local. The last sums over the batch: in chunks of BP_ROW_CHUNK rows, each chunk one chain of
+ * The first two are row-local, or run by columns where the layer has more weights than activations. The last sums over the batch: in chunks of BP_ROW_CHUNK rows, each chunk one chain of
  * fma per element, the chunks' sums added in ascending order. Its grid cuts dW into tiles; a task packs its columns
  * of X chunk by chunk into scratch and multiplies them by its rows of dY^T, so no two tasks write the same element.
  *
@@ -18,10 +18,10 @@
 
 enum { WEIGHT, BIAS };
 
-/* A tile of dW: at most TILE_OUT rows, so that wide layers give enough tasks, and TILE_IN_MIN to TILE_IN_MAX columns:
- * more columns where there are few rows, so that a task is worth its call. Packing a column costs about as much as
- * one row of the product, hence is cheap beside TILE_OUT rows. */
-#define TILE_OUT 256
+/* A tile of dW: at most TILE_OUT rows, so that each thread has bands of rows of its own even in layers that are not
+ * wide, and TILE_IN_MIN to TILE_IN_MAX columns: more columns where there are few rows, so that a task is worth its call.
+ * Packing a column costs about as much as one row of the product, hence is cheap beside TILE_OUT rows. */
+#define TILE_OUT 128
 #define TILE_IN_MIN 64
 #define TILE_IN_MAX 256
 #define TILE_ELEMENTS 16384
@@ -41,6 +41,19 @@ static int tile_columns(int outputs)
     int rows = outputs < TILE_OUT ? outputs : TILE_OUT;
     int columns = (TILE_ELEMENTS / rows + BP_PANEL - 1) / BP_PANEL * BP_PANEL;
     return columns < TILE_IN_MIN ? TILE_IN_MIN : columns > TILE_IN_MAX ? TILE_IN_MAX : columns;
+}
+
+/* A product (rows, n) = (rows, k) (k, n) by columns has each thread read its part of the weights and all of its
+ * operand; by rows it is the other way round. */
+#define COLUMNS_MIN 64        /* fewer have not enough for two threads */
+#define COLUMNS_FLOPS 4000000 /* of a product that is worth the barrier before it */
+
+static enum bp_by_columns by_columns(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase,
+                                     int rows)
+{
+    int64_t in = inputs_of(graph, node), out = outputs_of(node), n = phase == BP_PHASE_FORWARD ? out : in;
+    bool heavy = 2 * in * out >= rows * (in + out) && in * out >= COLUMNS_FLOPS / 2 / rows;
+    return n >= COLUMNS_MIN && heavy ? BP_COLUMNS_BEGIN : BP_COLUMNS_NEVER;
 }
 
 static bp_status add_tensor(struct bp_graph *graph, struct bp_node *node, const char *suffix,
@@ -116,18 +129,19 @@ static void forward(const struct bp_call *call)
 {
     const struct bp_node *node = call->node;
     int in = inputs_of(call->graph, node), out = outputs_of(node);
+    int first = call->column, n = call->columns > 0 ? call->columns : out;
     bool biased = node->u.dense.use_bias;
     call->kernels->gemm(&(struct bp_gemm){
         .m = call->rows,
-        .n = out,
+        .n = n,
         .k = in,
         .a = call->x[0],
         .a_row = (size_t)in,
         .a_col = 1,
-        .b = call->forward_panels[node->tensor[WEIGHT]],
-        .c = call->y,
+        .b = call->forward_panels[node->tensor[WEIGHT]] + (size_t)first * (size_t)in,
+        .c = call->y + first,
         .c_row = (size_t)out,
-        .bias = biased ? call->params + call->graph->tensors[node->tensor[BIAS]].offset : NULL,
+        .bias = biased ? call->params + call->graph->tensors[node->tensor[BIAS]].offset + first : NULL,
     });
 }
 
@@ -135,15 +149,16 @@ static void backward(const struct bp_call *call)
 {
     const struct bp_node *node = call->node;
     int in = inputs_of(call->graph, node), out = outputs_of(node);
+    int first = call->column, n = call->columns > 0 ? call->columns : in;
     call->kernels->gemm(&(struct bp_gemm){
         .m = call->rows,
-        .n = in,
+        .n = n,
         .k = out,
         .a = call->dy,
         .a_row = (size_t)out,
         .a_col = 1,
-        .b = call->backward_panels[node->tensor[WEIGHT]],
-        .c = call->dx[0],
+        .b = call->backward_panels[node->tensor[WEIGHT]] + (size_t)first * (size_t)out,
+        .c = call->dx[0] + first,
         .c_row = (size_t)in,
         .accumulate = call->add & 1,
     });
@@ -207,6 +222,7 @@ const struct bp_op bp_op_dense = {
     .infer = infer,
     .needs = needs,
     .grid = grid,
+    .by_columns = by_columns,
     .scratch = scratch,
     .panels = panels,
     .flops = flops,

@@ -35,20 +35,31 @@ static int64_t flops(const struct bp_graph *graph, const struct bp_node *node, e
     return phase == BP_PHASE_PARAMETERS ? 0 : bp_shape_elements(&node->shape);
 }
 
+static enum bp_by_columns by_columns(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase,
+                                     int rows)
+{
+    (void)graph, (void)node, (void)phase, (void)rows;
+    return BP_COLUMNS_JOIN;
+}
+
 static void mask(const struct bp_call *call, const bp_real *from, bp_real *to, bool add)
 {
-    size_t n = (size_t)bp_shape_elements(&call->node->shape), count = (size_t)call->rows * n;
-    call->kernels->dropout(count, from, to, call->seed, bp_stream(BP_STREAM_DROPOUT, (uint32_t)call->index),
-                           call->step, (uint64_t)call->row0 * n, (float)call->node->u.dropout.rate, add);
+    size_t n = (size_t)bp_shape_elements(&call->node->shape);
+    struct bp_runs runs = bp_call_runs(call, n);
+    for (size_t r = 0, at = runs.first; r < runs.count; r++, at += runs.row)
+        call->kernels->dropout(runs.length, from + at, to + at, call->seed,
+                               bp_stream(BP_STREAM_DROPOUT, (uint32_t)call->index), call->step,
+                               (uint64_t)call->row0 * n + at, (float)call->node->u.dropout.rate, add);
 }
 
 static void forward(const struct bp_call *call)
 {
-    size_t count = (size_t)call->rows * (size_t)bp_shape_elements(&call->node->shape);
+    struct bp_runs runs = bp_call_runs(call, (size_t)bp_shape_elements(&call->node->shape));
     if (call->training)
         mask(call, call->x[0], call->y, false);
     else if (call->y != call->x[0])
-        memcpy(call->y, call->x[0], count * sizeof *call->y);
+        for (size_t r = 0, at = runs.first; r < runs.count; r++, at += runs.row)
+            memcpy(call->y + at, call->x[0] + at, runs.length * sizeof *call->y);
 }
 
 static void backward(const struct bp_call *call)
@@ -62,6 +73,7 @@ const struct bp_op bp_op_dropout = {
     .max_inputs = 1,
     .infer = infer,
     .in_place = in_place,
+    .by_columns = by_columns,
     .flops = flops,
     .forward = forward,
     .backward = backward,

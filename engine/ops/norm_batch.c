@@ -12,8 +12,8 @@
  * number (a batch of one row) has variance 0: it gives beta and sends no error signal; of the running statistics only
  * the mean learns from it.
  *
- * The phases of a layer that trains are grids: a task does a tile of channels, in chunks of BP_ROW_CHUNK rows whose
- * sums are added in ascending order. One task writes the running statistics of its channels in each training pass.
+ * The phases of a layer that trains are grids, or run by columns where the channels have no positions: a tile of
+ * channels at a time, in chunks of BP_ROW_CHUNK rows whose sums are added in ascending order. One task writes the running statistics of its channels in each training pass.
  *
  * Threads: pure functions of the call, apart from the statistics.
  */
@@ -27,8 +27,8 @@ enum { GAMMA, BETA, LEARNED }; /* slots of the learned tensors; the statistics c
 enum { MEAN, VARIANCE };
 enum { FIXED_MEAN, FIXED_INVERSE, FIXED_SUM, FIXED_PRODUCT, FIXED_COUNT }; /* rows of channels in the workspace */
 
-#define TILE_COLUMNS 32    /* channels of a task where they are columns: two vectors, a cache line or two a row */
-#define TILE_POSITIONS 256 /* and where they have positions: channels of about so many numbers a row */
+#define TILE_COLUMNS 64    /* channels at a time where they are columns: they stay in the cache for the second pass */
+#define TILE_POSITIONS 256 /* channels of a task where they have positions: of about so many numbers a row */
 
 struct layout {
     size_t channels, positions;
@@ -122,7 +122,14 @@ static int grid(const struct bp_graph *graph, const struct bp_node *node, enum b
     (void)graph;
     if (phase == BP_PHASE_PARAMETERS)
         return 1;
-    return node->trainable ? (int)((l.channels - 1) / tile_of(&l) + 1) : 0;
+    return node->trainable && l.positions > 1 ? (int)((l.channels - 1) / tile_of(&l) + 1) : 0;
+}
+
+static enum bp_by_columns by_columns(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase,
+                                     int rows)
+{
+    (void)graph, (void)phase, (void)rows;
+    return node->trainable && layout_of(node).positions == 1 ? BP_COLUMNS_ALWAYS : BP_COLUMNS_NEVER;
 }
 
 static struct bp_extent workspace(const struct bp_graph *graph, const struct bp_node *node)
@@ -164,18 +171,22 @@ struct tile {
     size_t first, count;
 };
 
-static struct tile tile_for(const struct bp_call *call)
+/* Runs part of a phase tile after tile of what the call is to do: its task, its columns, or all channels. */
+static void for_tiles(const struct bp_call *call, void (*run)(const struct bp_call *call, const struct tile *t))
 {
-    struct tile t = {.l = layout_of(call->node)};
-    if (!call->node->trainable) {
-        t.count = t.l.channels;
-        return t;
+    struct layout l = layout_of(call->node);
+    size_t most = tile_of(&l), first = 0, end = l.channels;
+    if (call->columns > 0) {
+        first = (size_t)call->column;
+        end = first + (size_t)call->columns;
+    } else if (!call->node->trainable) {
+        most = l.channels;
+    } else {
+        first = (size_t)call->task * most;
+        end = first + most < end ? first + most : end;
     }
-    t.count = tile_of(&t.l);
-    t.first = (size_t)call->task * t.count;
-    if (t.count > t.l.channels - t.first)
-        t.count = t.l.channels - t.first;
-    return t;
+    for (size_t c = first; c < end; c += most)
+        run(call, &(struct tile){l, c, end - c < most ? end - c : most});
 }
 
 static size_t blocks_of(const struct tile *t)
@@ -229,34 +240,38 @@ static void learn_statistics(const struct bp_call *call, const struct tile *t, c
     }
 }
 
-static void forward(const struct bp_call *call)
+static void forward_tile(const struct bp_call *call, const struct tile *t)
 {
     const struct bp_node *node = call->node;
-    struct tile t = tile_for(call);
     const bp_real *gamma = factors(call, GAMMA), *beta = factors(call, BETA), *mean;
     bp_real *scale = call->scratch;
 
     if (call->training && node->trainable) {
-        bp_real *of_batch = call->workspace + FIXED_MEAN * t.l.channels + t.first;
-        bp_real *inverse = call->workspace + FIXED_INVERSE * t.l.channels + t.first;
-        batch_moment(call, &t, NULL, of_batch);
-        batch_moment(call, &t, of_batch, inverse); /* the variance, as yet */
-        learn_statistics(call, &t, of_batch, inverse);
-        for (size_t c = 0; c < t.count; c++)
+        bp_real *of_batch = call->workspace + FIXED_MEAN * t->l.channels + t->first;
+        bp_real *inverse = call->workspace + FIXED_INVERSE * t->l.channels + t->first;
+        batch_moment(call, t, NULL, of_batch);
+        batch_moment(call, t, of_batch, inverse); /* the variance, as yet */
+        learn_statistics(call, t, of_batch, inverse);
+        for (size_t c = 0; c < t->count; c++)
             scale[c] = inverse[c] = inverse_root(inverse[c], node->u.norm.eps);
         mean = of_batch;
     } else {
-        const bp_real *variance = call->stats + statistic_of(call->graph, node, VARIANCE)->offset + t.first;
-        mean = call->stats + statistic_of(call->graph, node, MEAN)->offset + t.first;
-        for (size_t c = 0; c < t.count; c++)
+        const bp_real *variance = call->stats + statistic_of(call->graph, node, VARIANCE)->offset + t->first;
+        mean = call->stats + statistic_of(call->graph, node, MEAN)->offset + t->first;
+        for (size_t c = 0; c < t->count; c++)
             scale[c] = inverse_root(variance[c], node->u.norm.eps);
     }
-    for (size_t c = 0; gamma != NULL && c < t.count; c++)
-        scale[c] *= gamma[t.first + c];
-    struct bp_channels block = block_of(&t, (size_t)call->rows);
-    for (size_t b = 0; b < blocks_of(&t); b++)
-        call->kernels->channel_apply(&block, call->x[0] + place_of(&t, b), mean + b, scale + b,
-                                     beta != NULL ? beta + t.first + b : NULL, call->y + place_of(&t, b));
+    for (size_t c = 0; gamma != NULL && c < t->count; c++)
+        scale[c] *= gamma[t->first + c];
+    struct bp_channels block = block_of(t, (size_t)call->rows);
+    for (size_t b = 0; b < blocks_of(t); b++)
+        call->kernels->channel_apply(&block, call->x[0] + place_of(t, b), mean + b, scale + b,
+                                     beta != NULL ? beta + t->first + b : NULL, call->y + place_of(t, b));
+}
+
+static void forward(const struct bp_call *call)
+{
+    for_tiles(call, forward_tile);
 }
 
 /* Of a frozen layer: dx = scale dy. */
@@ -273,40 +288,40 @@ static void backward_frozen(const struct bp_call *call, const struct tile *t)
                                         call->dy + place_of(t, b), call->dx[0] + place_of(t, b), call->add & 1);
 }
 
-static void backward(const struct bp_call *call)
+static void backward_tile(const struct bp_call *call, const struct tile *t)
 {
-    struct tile t = tile_for(call);
-    if (!call->node->trainable) {
-        backward_frozen(call, &t);
-        return;
-    }
     const bp_real *gamma = factors(call, GAMMA);
-    const bp_real *mean = call->workspace + FIXED_MEAN * t.l.channels + t.first;
-    const bp_real *inverse = call->workspace + FIXED_INVERSE * t.l.channels + t.first;
-    bp_real *sum = call->workspace + FIXED_SUM * t.l.channels + t.first;
-    bp_real *product = call->workspace + FIXED_PRODUCT * t.l.channels + t.first;
+    const bp_real *mean = call->workspace + FIXED_MEAN * t->l.channels + t->first;
+    const bp_real *inverse = call->workspace + FIXED_INVERSE * t->l.channels + t->first;
+    bp_real *sum = call->workspace + FIXED_SUM * t->l.channels + t->first;
+    bp_real *product = call->workspace + FIXED_PRODUCT * t->l.channels + t->first;
     size_t all = (size_t)call->rows;
     for (size_t row = 0; row < all; row += BP_ROW_CHUNK) {
-        struct bp_channels block = block_of(&t, all - row < BP_ROW_CHUNK ? all - row : BP_ROW_CHUNK);
-        for (size_t b = 0; b < blocks_of(&t); b++) {
-            size_t at = row * block.row + place_of(&t, b);
+        struct bp_channels block = block_of(t, all - row < BP_ROW_CHUNK ? all - row : BP_ROW_CHUNK);
+        for (size_t b = 0; b < blocks_of(t); b++) {
+            size_t at = row * block.row + place_of(t, b);
             call->kernels->channel_products(&block, call->x[0] + at, call->dy + at, mean + b, sum + b, product + b,
                                             row > 0);
         }
     }
-    bp_real *scale = call->scratch, *slope = scale + t.count, *offset = slope + t.count;
-    bp_real n = (bp_real)(all * t.l.positions);
-    for (size_t c = 0; c < t.count; c++) {
+    bp_real *scale = call->scratch, *slope = scale + t->count, *offset = slope + t->count;
+    bp_real n = (bp_real)(all * t->l.positions);
+    for (size_t c = 0; c < t->count; c++) {
         product[c] *= inverse[c];
-        scale[c] = gamma != NULL ? inverse[c] * gamma[t.first + c] : inverse[c];
+        scale[c] = gamma != NULL ? inverse[c] * gamma[t->first + c] : inverse[c];
         slope[c] = -inverse[c] * (product[c] / n);
         offset[c] = -(sum[c] / n);
     }
-    struct bp_channels block = block_of(&t, all);
-    for (size_t b = 0; call->dx[0] != NULL && b < blocks_of(&t); b++)
+    struct bp_channels block = block_of(t, all);
+    for (size_t b = 0; call->dx[0] != NULL && b < blocks_of(t); b++)
         call->kernels->channel_gradient(
             &block, &(struct bp_channel_slope){mean + b, scale + b, slope + b, offset + b},
-            call->x[0] + place_of(&t, b), call->dy + place_of(&t, b), call->dx[0] + place_of(&t, b), call->add & 1);
+            call->x[0] + place_of(t, b), call->dy + place_of(t, b), call->dx[0] + place_of(t, b), call->add & 1);
+}
+
+static void backward(const struct bp_call *call)
+{
+    for_tiles(call, call->node->trainable ? backward_tile : backward_frozen);
 }
 
 /* The backward phase has summed already. */
@@ -332,6 +347,7 @@ const struct bp_op bp_op_batch_norm = {
     .needs = needs,
     .in_place = in_place,
     .grid = grid,
+    .by_columns = by_columns,
     .workspace = workspace,
     .scratch = scratch,
     .flops = flops,

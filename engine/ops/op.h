@@ -13,6 +13,11 @@
  * that mixes rows (parameter gradients, batch statistics) is a grid: a number of independent tasks that depends on
  * shapes only, each float written by one task.
  *
+ * Phases by columns. A phase that treats the columns of its result alike may also be run on all rows of some columns.
+ * Where a layer has more weights than activations that is cheaper than by rows: each thread reads only the weights of
+ * its own columns, and its cache has them already, for it has updated them. Ops without weights, and those that mix
+ * rows, follow on the same columns without a barrier. How a phase is run changes no bits.
+ *
  * Memory. What a backward phase reads besides dy is declared by `needs` (the inputs x, the value y); the rest of the
  * forward pass is forgotten. Workspace is written by the forward phase and lives until the backward phases are
  * done. Scratch belongs to a thread and dies with the call.
@@ -31,8 +36,17 @@ enum bp_phase { BP_PHASE_FORWARD, BP_PHASE_BACKWARD, BP_PHASE_PARAMETERS };
 /* Bits of bp_op.needs. */
 enum { BP_NEEDS_X = 1, BP_NEEDS_Y = 2 };
 
+/* What bp_op.by_columns says of a phase and a number of rows. */
+enum bp_by_columns {
+    BP_COLUMNS_NEVER,  /* row-local, or a grid */
+    BP_COLUMNS_JOIN,   /* by rows, or by columns where what comes before it is: it reads the columns that it writes */
+    BP_COLUMNS_ALWAYS, /* the same, but it mixes rows: never by rows */
+    BP_COLUMNS_BEGIN   /* it reads all columns of x (FORWARD) or of dy (BACKWARD) */
+};
+
 /* One call of a phase. Row-local phases: pointers are at row row0, and `rows` rows are to be done. Grid phases: row0
- * is 0, rows is the whole batch, and `task` says which part to do. */
+ * is 0, rows is the whole batch, and `task` says which part to do. By columns: the same, and `column` and `columns` say
+ * which columns of y (FORWARD) or dx[0] (BACKWARD) to do; else columns is 0. */
 struct bp_call {
     const struct bp_graph *graph;
     const struct bp_node *node;
@@ -44,6 +58,7 @@ struct bp_call {
     const bp_real *const *backward_panels; /* per tensor: the same for the backward phase */
     int index;                             /* of the node: the item of its random stream */
     int row0, rows, task;
+    int column, columns;
     bool training;                        /* false: prediction mode */
     uint64_t seed, step;                  /* of the random numbers */
     const bp_real *x[BP_NODE_INPUTS_MAX]; /* (rows, elements of input i) */
@@ -54,6 +69,19 @@ struct bp_call {
     bp_real *workspace;                   /* (rows, workspace.row), then workspace.fixed elements in grid phases */
     bp_real *scratch;                     /* as many elements as bp_op.scratch asked for */
 };
+
+/* The elements of a call as runs of neighbours: all rows together, or of each row its columns. n: elements of a row. */
+struct bp_runs {
+    size_t first, count, row, length;
+};
+
+static inline struct bp_runs bp_call_runs(const struct bp_call *call, size_t n)
+{
+    size_t rows = (size_t)call->rows;
+    if (call->columns == 0 || (size_t)call->columns == n)
+        return (struct bp_runs){.count = 1, .length = rows * n};
+    return (struct bp_runs){(size_t)call->column, rows, n, (size_t)call->columns};
+}
 
 /* Size of a workspace: row elements for each row, and fixed ones for the batch (ops whose phases are grids). */
 struct bp_extent {
@@ -83,9 +111,12 @@ struct bp_op {
     bool (*in_place)(const struct bp_node *node, enum bp_phase phase);
     /* Tasks of a phase that is a grid, 0 for a row-local one. NULL: all are row-local. PARAMETERS is always a grid. */
     int (*grid)(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase);
+    /* Whether FORWARD or BACKWARD, of so many rows at most, is run by columns. NULL: never. An op with it has one input. */
+    enum bp_by_columns (*by_columns)(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase,
+                                     int rows);
     /* NULL: none. */
     struct bp_extent (*workspace)(const struct bp_graph *graph, const struct bp_node *node);
-    /* Elements of scratch for `rows` rows of a row-local phase, or a task of a grid. NULL: none. */
+    /* Elements of scratch for `rows` rows of a row-local phase, a task of a grid, or any columns. NULL: none. */
     size_t (*scratch)(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase, int rows);
     /* Whether the node's tensor number `slot` is wanted packed for the phase (FORWARD or BACKWARD). NULL: none. */
     bool (*panels)(const struct bp_graph *graph, const struct bp_node *node, int slot, enum bp_phase phase,

@@ -1,8 +1,9 @@
 /* optimizer.c: the update of the parameters.
  *
- * The flat range of the parameters is cut into chunks of a size that depends on the range alone, each chunk into the
- * runs of neighbouring tensors that are treated alike. A chunk is one task and has one partial sum; partial sums are
- * added in ascending order. So the bits depend on the shapes only, not on who did which chunk.
+ * For sums, the flat range of the parameters is cut into chunks of a size that depends on the range alone, each chunk
+ * into the runs of neighbouring tensors that are treated alike. A chunk has one partial sum; partial sums are added in
+ * ascending order. So the bits depend on the shapes only, not on who did which chunk. The update itself goes by the
+ * model's shares: a thread has the shares whose gradients it has computed, and packs what it has updated.
  *
  * It refuses to know the network: no layers, no losses, no steps but their number.
  */
@@ -115,6 +116,7 @@ static bool next_run(const struct bp_graph *graph, size_t end, int *tensor, stru
 
 struct prepare {
     struct bp_model *model;
+    int parts;
     size_t chunk;
     double partial[TASKS_MAX];
 };
@@ -130,9 +132,8 @@ static void add_penalty_gradients(const struct bp_tensor *like, size_t n, const 
     }
 }
 
-static void prepare_chunk(void *arg, int task, int thread)
+static void prepare_chunk(struct prepare *w, int task)
 {
-    struct prepare *w = arg;
     struct bp_model *model = w->model;
     const struct bp_kernels *kernels = bp_kernels_current();
     size_t end = ((size_t)task + 1) * w->chunk < model->nparams ? ((size_t)task + 1) * w->chunk : model->nparams;
@@ -140,7 +141,6 @@ static void prepare_chunk(void *arg, int task, int thread)
     int tensor = 0;
     double sum = 0.0;
 
-    (void)thread;
     while (next_run(model->graph, end, &tensor, &run)) {
         size_t n = run.end - run.first;
 
@@ -152,13 +152,31 @@ static void prepare_chunk(void *arg, int task, int thread)
     w->partial[task] = sum;
 }
 
+/* The chunks that begin in the thread's shares: it has computed nearly all of their gradients. */
+static void prepare_part(void *arg, int part, int thread)
+{
+    struct prepare *w = arg;
+    const struct bp_model *model = w->model;
+
+    (void)thread;
+    for (int g = 0; g < model->ngroups; g++) {
+        struct bp_share_group mine = bp_model_part(model, g, w->parts, part);
+        if (mine.first < mine.end) {
+            size_t end = model->shares[mine.end - 1].end;
+            for (size_t c = (model->shares[mine.first].first + w->chunk - 1) / w->chunk; c * w->chunk < end; c++) {
+                prepare_chunk(w, (int)c);
+            }
+        }
+    }
+}
+
 double bp_optimizer_prepare(struct bp_model *model, struct bp_team *team)
 {
-    struct prepare w = {.model = model, .chunk = chunk_size(model->nparams)};
+    struct prepare w = {.model = model, .parts = bp_model_parts(model, team), .chunk = chunk_size(model->nparams)};
     int tasks = chunk_count(model->nparams);
     double sum = 0.0;
 
-    bp_team_for(team, tasks, prepare_chunk, &w);
+    bp_team_for(team, w.parts, prepare_part, &w);
     for (int i = 0; i < tasks; i++) {
         sum += w.partial[i];
     }
@@ -168,7 +186,7 @@ double bp_optimizer_prepare(struct bp_model *model, struct bp_team *team)
 struct step {
     const struct bp_optimizer *optimizer;
     struct bp_model *model;
-    size_t chunk;
+    int parts;
     struct bp_update update[2]; /* of tensors without and with weight decay */
 };
 
@@ -223,17 +241,25 @@ static void update_range(const struct step *w, const struct bp_update *u, size_t
     }
 }
 
-static void step_chunk(void *arg, int task, int thread)
+/* Updates the thread's shares, and packs each while it is in the cache. */
+static void step_part(void *arg, int part, int thread)
 {
     const struct step *w = arg;
-    const struct bp_model *model = w->model;
-    size_t end = ((size_t)task + 1) * w->chunk < model->nparams ? ((size_t)task + 1) * w->chunk : model->nparams;
-    struct run run = {NULL, 0, (size_t)task * w->chunk};
-    int tensor = 0;
+    struct bp_model *model = w->model;
 
     (void)thread;
-    while (next_run(model->graph, end, &tensor, &run)) {
-        update_range(w, &w->update[run.like->decay], run.first, run.end - run.first);
+    for (int g = 0; g < model->ngroups; g++) {
+        struct bp_share_group mine = bp_model_part(model, g, w->parts, part);
+        for (int s = mine.first; s < mine.end; s++) {
+            const struct bp_share *share = &model->shares[s];
+            struct run run = {NULL, 0, share->first};
+            int tensor = 0;
+
+            while (next_run(model->graph, share->end, &tensor, &run)) {
+                update_range(w, &w->update[run.like->decay], run.first, run.end - run.first);
+            }
+            bp_model_pack_share(model, share);
+        }
     }
 }
 
@@ -327,13 +353,21 @@ static double nadam_product(double beta1, double decay, uint64_t step)
     return product;
 }
 
+#define FORGOTTEN 40.0 /* beta^t <= e^(-(1 - beta) t), and 1 - e^-40 is 1 */
+
+/* 1 - beta^t. It is exactly 1 for most of the steps of a long run, which then need no power. */
+static double bias_correction(double beta, uint64_t step)
+{
+    return (1.0 - beta) * (double)step > FORGOTTEN ? 1.0 : 1.0 - bp_powi(beta, step);
+}
+
 /* What depends on the step number. The moments decay by the betas as the kernels see them, in bp_real: so must their
  * corrections. */
 static void set_sizes(struct bp_update *u, const struct bp_optimizer *optimizer, double lr, uint64_t step)
 {
     double beta1 = (double)(bp_real)optimizer->beta1, decay = optimizer->momentum_decay;
-    double correction1 = 1.0 - bp_powi(beta1, step);
-    double correction2 = 1.0 - bp_powi((double)(bp_real)optimizer->beta2, step);
+    double correction1 = bias_correction(beta1, step);
+    double correction2 = bias_correction((double)(bp_real)optimizer->beta2, step);
 
     u->root_scale = (bp_real)(1.0 / sqrt(correction2));
     if (optimizer->kind == BP_NADAM) {
@@ -354,7 +388,7 @@ void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *mo
 {
     enum bp_optimizer_kind kind = optimizer->kind;
     bool averages = kind == BP_RMSPROP || kind == BP_ADADELTA; /* of squares alone: their decay is alpha */
-    struct step w = {.optimizer = optimizer, .model = model, .chunk = chunk_size(model->nparams)};
+    struct step w = {.optimizer = optimizer, .model = model, .parts = bp_model_parts(model, team)};
     struct bp_update update = {
         .lr = (bp_real)lr,
         .grad_scale = (bp_real)grad_scale,
@@ -381,8 +415,9 @@ void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *mo
     }
     if (kind == BP_LAMB) {
         step_layers(&w, team, lr);
+        bp_model_pack(model, team);
     } else {
-        bp_team_for(team, chunk_count(model->nparams), step_chunk, &w);
+        bp_team_for(team, w.parts, step_part, &w);
     }
 }
 

@@ -54,7 +54,7 @@ int bp_optimizer_slots(const struct bp_optimizer *optimizer);
 double bp_optimizer_prepare(struct bp_model *model, struct bp_team *team);
 
 /* One update with rate lr; step counts from 1; gradients are multiplied by grad_scale first. Frozen tensors are
- * left alone. The caller calls bp_model_pack afterwards. */
+ * left alone. Renews the packed weights as well. */
 void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *model, struct bp_team *team, double lr,
                        double grad_scale, uint64_t step);
 

@@ -106,8 +106,6 @@ static bp_status update(struct bp_trainer *t, struct bp_team *team, struct bp_er
     t->rate = bp_trainer_rate(t);
     bp_optimizer_step(&t->config.optimizer, t->model, team, t->rate, scale, (uint64_t)t->at.step + 1);
     mark(t, BP_STEP_UPDATE);
-    bp_model_pack(t->model, team);
-    mark(t, BP_STEP_PACK);
     return BP_OK;
 }
 

@@ -144,8 +144,7 @@ enum bp_step_part {
     BP_STEP_PASS,   /* forward, losses, backward */
     BP_STEP_METRICS,
     BP_STEP_CHECK, /* that the gradients are finite; their norm */
-    BP_STEP_UPDATE,
-    BP_STEP_PACK, /* renewing the packed weights */
+    BP_STEP_UPDATE, /* and renewing the packed weights */
     BP_STEP_PARTS
 };
 

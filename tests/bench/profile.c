@@ -114,7 +114,7 @@ static void add_row(struct row *sum, const struct row *r)
 static void fill(struct view *v)
 {
     const struct bp_graph *g = v->w->graph;
-    v->update = (double)(v->p->engine.ticks[BP_STEP_UPDATE] + v->p->engine.ticks[BP_STEP_PACK]) * v->tick;
+    v->update = (double)v->p->engine.ticks[BP_STEP_UPDATE] * v->tick;
     for (int n = 0; n < g->nnodes; n++) {
         v->all[n] = (struct row){.forward = part_of(v, n, BP_PART_FORWARD),
                                  .data = part_of(v, n, BP_PART_BACKWARD),
@@ -186,16 +186,16 @@ static void print_step(const struct view *v, double plain)
     printf(
         "{\"workload\":\"%s\",\"threads\":%d,\"layer\":\"\",\"type\":\"step\",\"threads_used\":%d,\"step_us\":%.3f,"
         "\"unprofiled_step_us\":%.3f,\"forward_us\":%.3f,\"backward_data_us\":%.3f,\"backward_weights_us\":%.3f,"
-        "\"update_us\":%.3f,\"other_us\":%.3f,\"pack_us\":%.3f,\"loss_us\":%.3f,\"gather_us\":%.3f,"
+        "\"update_us\":%.3f,\"other_us\":%.3f,\"loss_us\":%.3f,\"gather_us\":%.3f,"
         "\"check_us\":%.3f,\"metrics_us\":%.3f,\"wait_us\":%.3f,\"host_us\":%.3f}\n",
         v->w->name, v->p->threads, v->used, step, 1e6 * plain, v->sum.forward, v->sum.data, v->sum.weights,
-        v->sum.update, other, v->tick * (double)ticks[BP_STEP_PACK], v->sum.loss, gather, check, metrics, wait, host);
+        v->sum.update, other, v->sum.loss, gather, check, metrics, wait, host);
     fprintf(stderr, "%-16s %9.2f      %9.2f      %9.2f      %9.2f %9.2f %10.2f\n", "all layers", v->sum.forward,
             v->sum.data, v->sum.weights, v->sum.update, v->sum.loss, total_of(&v->sum));
     fprintf(stderr,
-            "besides: gather %.2f, check %.2f, metrics %.2f, wait %.2f, host %.2f; of the update, packing %.2f\n"
+            "besides: gather %.2f, check %.2f, metrics %.2f, wait %.2f, host %.2f\n"
             "step %.2f us on %d of %d threads; without the profile %.2f us\n\n",
-            gather, check, metrics, wait, host, v->tick * (double)ticks[BP_STEP_PACK], step, v->used, v->p->threads,
+            gather, check, metrics, wait, host, step, v->used, v->p->threads,
             1e6 * plain);
 }
 

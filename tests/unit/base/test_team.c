@@ -30,7 +30,7 @@ enum { TASKS = 24 };
 /* No atomics on purpose: only the team orders these accesses. */
 struct job {
     int threads, stages, vary;
-    int active, wrong;
+    int active, ntasks, wrong;
     uint64_t left[TASKS], right[TASKS]; /* each stage reads one side and writes the other */
 };
 
@@ -39,11 +39,18 @@ static uint64_t mix(uint64_t a, uint64_t b)
     return (a ^ (b >> 3)) * 0x9e3779b97f4a7c15u + b;
 }
 
+/* Whether the thread was to run the task: each has a slice of them. */
+static int is_mine(const struct job *job, int task, int thread)
+{
+    return task >= bp_team_slice(job->ntasks, job->active, thread, 0) &&
+           task < bp_team_slice(job->ntasks, job->active, thread + 1, 0);
+}
+
 static void to_right(void *arg, int task, int thread)
 {
     struct job *job = arg;
     job->right[task] = mix(job->left[task], job->left[(task + 7) % TASKS]);
-    if (thread != task % job->active)
+    if (!is_mine(job, task, thread))
         job->wrong = 1;
 }
 
@@ -51,7 +58,7 @@ static void to_left(void *arg, int task, int thread)
 {
     struct job *job = arg;
     job->left[task] = mix(job->right[task], job->right[(task + 5) % TASKS]);
-    if (thread != task % job->active)
+    if (!is_mine(job, task, thread))
         job->wrong = 1;
 }
 
@@ -67,6 +74,7 @@ static void lead(struct bp_team *team, void *arg)
         int ntasks = job->vary && s % 3 == 0 ? 1 + s % TASKS : TASKS;
         if (ntasks < job->active)
             job->active = ntasks;
+        job->ntasks = ntasks;
         bp_team_for(team, ntasks, s % 2 ? to_left : to_right, job);
     }
 }
@@ -103,6 +111,24 @@ static void test_all_sizes_give_the_same(void **state)
         assert_memory_equal(got.left, want.left, sizeof want.left);
         assert_memory_equal(got.right, want.right, sizeof want.right);
     }
+}
+
+/* The slices of a stage are even, in order and whole, and turns move what is left over from part to part. */
+static void test_slices_are_even(void **state)
+{
+    (void)state;
+    for (int ntasks = 0; ntasks < 40; ntasks++)
+        for (int parts = 1; parts < 10; parts++)
+            for (int turn = 0; turn < 12; turn++) {
+                assert_int_equal(bp_team_slice(ntasks, parts, 0, turn), 0);
+                assert_int_equal(bp_team_slice(ntasks, parts, parts, turn), ntasks);
+                for (int p = 0; p < parts; p++) {
+                    int n = bp_team_slice(ntasks, parts, p + 1, turn) - bp_team_slice(ntasks, parts, p, turn);
+                    assert_in_range(n, ntasks / parts, (ntasks + parts - 1) / parts);
+                }
+            }
+    assert_int_equal(bp_team_slice(1, 2, 1, 0), 0); /* one task: the last part has it */
+    assert_int_equal(bp_team_slice(1, 2, 1, 1), 1);
 }
 
 static void test_active_may_change_at_any_stage(void **state)
@@ -204,9 +230,13 @@ static void test_empty_regions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_sizes_give_the_same), cmocka_unit_test(test_active_may_change_at_any_stage),
-        cmocka_unit_test(test_no_team_is_serial),       cmocka_unit_test(test_several_jobs_at_once),
-        cmocka_unit_test(test_sleepers_wake),           cmocka_unit_test(test_empty_regions),
+        cmocka_unit_test(test_all_sizes_give_the_same),
+        cmocka_unit_test(test_slices_are_even),
+        cmocka_unit_test(test_active_may_change_at_any_stage),
+        cmocka_unit_test(test_no_team_is_serial),
+        cmocka_unit_test(test_several_jobs_at_once),
+        cmocka_unit_test(test_sleepers_wake),
+        cmocka_unit_test(test_empty_regions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

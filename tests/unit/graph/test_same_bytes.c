@@ -121,8 +121,88 @@ static void any_threads_and_instruction_set(void **state)
     assert_int_equal(bp_kernels_select(NULL, NULL), BP_OK);
 }
 
+/* --- by columns or by rows ---------------------------------------------------------------------------------------- */
+
+#define FEW 37 /* rows: so few that the layers below have more weights than activations, and are run by columns */
+
+static struct bp_graph *wide_graph(void)
+{
+    struct bp_graph *graph = net_new(1, 200, 0, 0);
+    struct bp_node norm = {.kind = BP_OP_BATCH_NORM, .trainable = true};
+    norm.u.norm.eps = 1e-5;
+    norm.u.norm.momentum = 0.1;
+    norm.u.norm.affine = true;
+    int n = net_add(graph, norm, net_dense(graph, 0, 301));
+    n = net_dropout(graph, net_act(graph, n, BP_GELU, 0), 0.2);
+    n = net_act(graph, net_dense(graph, n, 333), BP_RELU, 0);
+    n = net_act(graph, net_dense(graph, n, 97), BP_SOFTMAX, 0); /* not by columns */
+    net_head(graph, net_dense(graph, n, 3), BP_LOSS_MSE, 1);
+    return graph;
+}
+
+struct few {
+    struct bp_exec *exec;
+    struct bp_model *model;
+    double loss;
+};
+
+static void few_lead(struct bp_team *team, void *arg)
+{
+    struct few *run = arg;
+    bp_model_pack(run->model, team);
+    for (uint64_t step = 0; step < 2; step++)
+        run->loss += bp_exec_pass(run->exec, team, FEW, true, 3, step);
+    bp_exec_forward(run->exec, team, FEW);
+}
+
+/* Gradients, statistics, outputs and loss of an execution planned for `capacity` rows. */
+static float *few_result(const struct bp_graph *graph, int capacity, int threads, size_t *ret_bytes)
+{
+    struct few run = {0};
+    struct bp_exec_options options = {.capacity = capacity, .training = true, .threads = threads};
+    assert_int_equal(bp_model_new(graph, true, 0, &run.model, NULL), BP_OK);
+    assert_int_equal(bp_exec_new(run.model, &options, &run.exec, NULL), BP_OK);
+    char *plan = bp_exec_print(run.exec);
+    assert_true((strstr(plan, "by columns, of 333") != NULL) == (capacity == FEW));
+    free(plan);
+    for (size_t i = 0; i < run.model->nparams; i++)
+        run.model->params[i] = 0.2f * (bp_random_unit(word(1, i)) - 0.5f);
+    for (size_t i = 0; i < FEW * 200; i++)
+        bp_exec_input(run.exec)[i] = 2 * bp_random_unit(word(2, i)) - 1;
+    for (size_t i = 0; i < FEW * 3; i++)
+        bp_exec_targets(run.exec, 0)->value[i] = bp_random_unit(word(4, i));
+    bp_team_run(threads, few_lead, &run);
+
+    size_t params = run.model->nparams, stats = run.model->nstats, all = params + stats + FEW * 3;
+    float *bytes = malloc(all * sizeof *bytes + sizeof run.loss);
+    memcpy(bytes, run.model->grads, params * sizeof *bytes);
+    memcpy(bytes + params, run.model->stats, stats * sizeof *bytes);
+    memcpy(bytes + params + stats, bp_exec_output(run.exec, 0), FEW * 3 * sizeof *bytes);
+    memcpy(bytes + all, &run.loss, sizeof run.loss);
+    *ret_bytes = all * sizeof *bytes + sizeof run.loss;
+    bp_exec_free(run.exec);
+    bp_model_free(run.model);
+    return bytes;
+}
+
+static void by_columns_or_by_rows(void **state)
+{
+    struct bp_graph *graph = wide_graph();
+    size_t bytes;
+    float *by_rows = few_result(graph, 2000, 1, &bytes);
+    (void)state;
+    for (int threads = 1; threads <= 5; threads++) {
+        float *by_columns = few_result(graph, FEW, threads, &bytes);
+        assert_memory_equal(by_rows, by_columns, bytes);
+        free(by_columns);
+    }
+    free(by_rows);
+    bp_graph_free(graph);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(any_threads_and_instruction_set)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(any_threads_and_instruction_set),
+                                       cmocka_unit_test(by_columns_or_by_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
