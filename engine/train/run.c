@@ -6,6 +6,7 @@
  * A step that fails (step.c) ends the run, or is answered by going back to the start of the epoch (rollback.c).
  */
 #include "train/state.h"
+#include "train/tuner.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -21,7 +22,8 @@ struct run {
     struct bp_team *team;
     struct bp_error *err;
     enum bp_outcome outcome;
-    int threads;             /* active at present */
+    int threads;             /* that the host gives at present */
+    struct bp_tuner tuner;   /* how many of them are used */
     double started, earlier; /* when the run began, and the seconds trained before it */
     double time;             /* at the end of the last step: one look at the clock is enough for it */
     double checkpoint_end;   /* when the last checkpoint was done (at first: when the run began) */
@@ -60,6 +62,19 @@ static bp_status watched_step(struct run *run)
         hooks->layers(hooks->ctx,
                       bp_layer_sampler_after(t->sampler, t->at.epoch + 1, number, t->clip, status == BP_OK));
     }
+    return status;
+}
+
+/* A step on as many threads as it is worth. */
+static bp_status tuned_step(struct run *run)
+{
+    bool listens = bp_tuner_listens(&run->tuner);
+    double begin = listens ? now() : 0.0;
+    bp_status status;
+
+    bp_team_set_active(run->team, bp_tuner_threads(&run->tuner));
+    status = watched_step(run);
+    bp_tuner_took(&run->tuner, listens ? now() - begin : 0.0);
     return status;
 }
 
@@ -149,16 +164,18 @@ static bp_status pace_checkpoint(struct run *run)
 
 static enum bp_command ask(struct run *run)
 {
-    int threads = run->threads;
+    int threads = run->threads, active;
     enum bp_command command;
 
     if (run->hooks->command == NULL) {
         return BP_GO_ON;
     }
     command = run->hooks->command(run->hooks->ctx, &threads);
-    if (threads != run->threads) {
-        bp_team_set_active(run->team, threads);
-        run->threads = bp_team_active(run->team);
+    bp_team_set_active(run->team, threads);
+    active = bp_team_active(run->team);
+    if (active != run->threads) {
+        run->threads = active;
+        bp_tuner_begin(&run->tuner, active);
     }
     return command;
 }
@@ -198,7 +215,7 @@ static bp_status loop(struct run *run)
             return offer_checkpoint(run, true);
         }
         bp_trainer_keep_start(t);
-        status = watched_step(run);
+        status = tuned_step(run);
         if (rolled_back(run, status)) {
             continue;
         }
@@ -226,6 +243,7 @@ static void lead(struct bp_team *team, void *arg)
 
     run->team = team;
     run->threads = bp_team_active(team);
+    bp_tuner_begin(&run->tuner, run->threads);
     if (loop(run) != BP_OK) {
         run->outcome = BP_RUN_FAILED;
     }

@@ -1,0 +1,68 @@
+/* tuner.c: trials of numbers of threads; see tuner.h. */
+#include "train/tuner.h"
+
+#define FIRST 64           /* steps before the first trial */
+#define BETWEEN 4096       /* steps between two trials: one costs a fraction of a per cent, however slow it is */
+#define TIMED 16           /* steps whose times are compared */
+#define SETTLE 4           /* steps of a trial before those: the data moves to the other caches */
+#define SHORT_SECONDS 2e-3 /* a step that takes longer is worth all threads, and too long for trials */
+#define GAIN 0.97          /* a number of threads that is not better by this much is not worth a change */
+
+void bp_tuner_begin(struct bp_tuner *tuner, int most)
+{
+    *tuner = (struct bp_tuner){.most = most, .best = most, .left = FIRST};
+}
+
+int bp_tuner_threads(const struct bp_tuner *tuner)
+{
+    return tuner->trial > 0 ? tuner->trial : tuner->best;
+}
+
+bool bp_tuner_listens(const struct bp_tuner *tuner)
+{
+    return tuner->most > 1 && tuner->left <= TIMED;
+}
+
+/* Half or twice the threads in turns, where there are as many. */
+static int candidate(struct bp_tuner *tuner)
+{
+    bool up = tuner->best == 1 || (tuner->up && tuner->best < tuner->most);
+
+    tuner->up = !up;
+    if (!up) {
+        return tuner->best / 2;
+    }
+    return 2 * tuner->best < tuner->most ? 2 * tuner->best : tuner->most;
+}
+
+static void end_trial(struct bp_tuner *tuner)
+{
+    if (tuner->seconds[1] < GAIN * tuner->seconds[0]) {
+        tuner->best = tuner->trial;
+    }
+    tuner->trial = 0;
+    tuner->left = BETWEEN;
+    tuner->seconds[0] = tuner->seconds[1] = 0.0;
+}
+
+void bp_tuner_took(struct bp_tuner *tuner, double seconds)
+{
+    if (tuner->most == 1) {
+        return;
+    }
+    if (bp_tuner_listens(tuner)) {
+        tuner->seconds[tuner->trial > 0] += seconds;
+    }
+    if (--tuner->left > 0) {
+        return;
+    }
+    if (tuner->trial > 0) {
+        end_trial(tuner);
+    } else if (tuner->seconds[0] < TIMED * SHORT_SECONDS) {
+        tuner->trial = candidate(tuner);
+        tuner->left = SETTLE + TIMED;
+    } else {
+        tuner->left = BETWEEN;
+        tuner->seconds[0] = 0.0;
+    }
+}
