@@ -69,6 +69,10 @@ bp_status bp_store_read(struct bp_store *store, bp_store_fn *fn, void *arg, stru
 
 bool bp_store_failed(const struct bp_store *store); /* latched: reads go on, writes fail */
 
+/* Rises with each transaction, after its COMMIT and before anybody is told of it. What was read after asking is at least
+ * as new as the number; while the number stays, nothing has changed that anybody was told. Any thread, no lock. */
+uint64_t bp_store_generation(const struct bp_store *store);
+
 /* Looks through the whole file for damage, with a connection of its own, read-only: for a background thread after the
  * start (seconds for gigabytes). BP_CORRUPT with what was found. */
 bp_status bp_store_check(struct bp_store *store, struct bp_error *err);

@@ -3,7 +3,8 @@
  * The bytes go into chunk rows of a blob, some chunks a transaction, so that other writers get their turn; the manifest
  * comes with the last of them, together with what the caller wants committed at the same instant. A small checkpoint is
  * thus one transaction. A blob without a manifest is swept away; while it is being written the store remembers it, so
- * that the sweep leaves it alone. Hashes are computed on the calling thread, not on the store's.
+ * that the sweep leaves it alone. Hashes are computed on the calling thread, not on the store's: those of one piece while
+ * the piece before it is written.
  */
 #include "store/store_internal.h"
 
@@ -49,9 +50,10 @@ struct writing { /* of one checkpoint: what the pieces share */
     struct bp_store *store;
     struct bp_checkpoint_row *row;
     const uint8_t *bytes;
-    const struct digest *digests; /* one a chunk */
-    int64_t nchunks, first, end;  /* chunks in all; those of this piece */
-    int64_t seq;                  /* of the manifest, once stored */
+    struct digest *digests;      /* one a chunk */
+    struct sha256_ctx whole;     /* of the chunks hashed so far */
+    int64_t nchunks, first, end; /* chunks in all; those of this piece */
+    int64_t seq;                 /* of the manifest, once stored */
     struct bp_upload upload;
     bp_store_fn *also;
     void *also_arg;
@@ -185,22 +187,25 @@ static bp_status write_piece(struct bp_db *db, void *arg, struct bp_error *err)
     return status == BP_OK ? prune(db, job, w->row->keep, err) : status;
 }
 
-/* The hash of each chunk, and of everything into row->sha256. malloc'd, NULL: no memory. */
-static struct digest *hash_all(struct bp_checkpoint_row *row, const uint8_t *bytes, int64_t nchunks)
+static int64_t piece_end(const struct writing *w, int64_t first)
 {
-    struct digest *digests = calloc((size_t)nchunks, sizeof *digests), whole;
-    struct sha256_ctx ctx;
-    if (!digests)
-        return NULL;
-    sha256_init(&ctx);
-    for (int64_t n = 0; n < nchunks; n++) {
-        size_t size = chunk_size(row->bytes, n);
-        sha256(bytes + n * BP_CHUNK_BYTES, size, &digests[n]);
-        sha256_update(&ctx, size, bytes + n * BP_CHUNK_BYTES);
+    return w->nchunks - first < BP_CHUNKS_A_PIECE ? w->nchunks : first + BP_CHUNKS_A_PIECE;
+}
+
+/* The hashes of a piece's chunks; with the last one that of everything, into row->sha256. */
+static void hash_piece(struct writing *w, int64_t first)
+{
+    int64_t end = piece_end(w, first);
+    for (int64_t n = first; n < end; n++) {
+        size_t size = chunk_size(w->row->bytes, n);
+        sha256(w->bytes + n * BP_CHUNK_BYTES, size, &w->digests[n]);
+        sha256_update(&w->whole, size, w->bytes + n * BP_CHUNK_BYTES);
     }
-    sha256_digest(&ctx, sizeof whole.bytes, whole.bytes);
-    hex(&whole, row->sha256);
-    return digests;
+    if (first < end && end == w->nchunks) {
+        struct digest whole;
+        sha256_digest(&w->whole, sizeof whole.bytes, whole.bytes);
+        hex(&whole, w->row->sha256);
+    }
 }
 
 bp_status bp_store_checkpoint(struct bp_store *store, struct bp_checkpoint_row *row, const uint8_t *bytes,
@@ -210,25 +215,28 @@ bp_status bp_store_checkpoint(struct bp_store *store, struct bp_checkpoint_row *
         return bp_fail(err, BP_INVALID, "a checkpoint of %lld bytes", (long long)row->bytes);
     struct writing w = {.store = store, .row = row, .bytes = bytes, .also = also, .also_arg = also_arg};
     w.nchunks = (row->bytes + BP_CHUNK_BYTES - 1) / BP_CHUNK_BYTES;
-    struct digest *digests = hash_all(row, bytes, w.nchunks);
-    if (!digests)
+    if (!(w.digests = calloc((size_t)w.nchunks, sizeof *w.digests)))
         return bp_fail(err, BP_NOMEM, "no memory to store a checkpoint");
-    w.digests = digests;
+    sha256_init(&w.whole);
     bp_store_new_id("ckpt", row->id);
     if (!row->created_at)
         row->created_at = bp_store_now();
     bp_status status = BP_OK;
     bp_upload_begin(store, &w.upload);
+    hash_piece(&w, 0);
     for (w.first = 0; status == BP_OK && w.first < w.nchunks; w.first = w.end) {
-        w.end = w.nchunks - w.first < BP_CHUNKS_A_PIECE ? w.nchunks : w.first + BP_CHUNKS_A_PIECE;
-        status = bp_store_write_heavy(store, write_piece, &w, (size_t)(w.end - w.first) * BP_CHUNK_BYTES, err);
+        w.end = piece_end(&w, w.first);
+        struct bp_piece piece = {.fn = write_piece, .arg = &w, .weight = (size_t)(w.end - w.first) * BP_CHUNK_BYTES};
+        bp_piece_begin(store, &piece);
+        hash_piece(&w, w.end); /* nothing behind the last */
+        status = bp_piece_end(store, &piece, err);
     }
     bp_upload_end(store, &w.upload);
     if (status == BP_OK)
         row->seq = w.seq;
     else
         bp_store_want_sweep(store);
-    free(digests);
+    free(w.digests);
     return status;
 }
 

@@ -33,7 +33,7 @@
 #define BP_LINGER_PIECES 1000 /* or until so many wait */
 #define BP_READ_SECONDS 10    /* a read that takes longer is a fault, and would keep the log from shrinking */
 #define BP_BUSY_MS 5000       /* another process may recover the log, or look at the file with the sqlite3 shell */
-#define BP_SERIES 64          /* metric names remembered by the writer: those of a few jobs */
+#define BP_SERIES 256         /* metric names remembered by the writer, a power of two: those of a few jobs */
 #define BP_STATEMENTS 256     /* slots of a connection's cache, a power of two; about 80 are used */
 
 /* --- a connection (store_connection.c, store_statement.c) ------------------------------------------------------ */
@@ -166,9 +166,10 @@ bp_status bp_store_open_vfs(const struct bp_store_options *options, const char *
                             struct bp_error *err);
 bp_status bp_store_writer_start(struct bp_store *store, struct bp_error *err);
 void bp_store_writer_stop(struct bp_store *store); /* finishes the queue; joins */
-/* bp_store_write with a weight. */
-bp_status bp_store_write_heavy(struct bp_store *store, bp_store_fn *fn, void *arg, size_t weight,
-                               struct bp_error *err);
+/* bp_store_write in two steps, for a caller that has something to do meanwhile. The piece has fn, arg and weight set and
+ * stays where it is until the second step, which must come, and says what became of it. */
+void bp_piece_begin(struct bp_store *store, struct bp_piece *piece);
+bp_status bp_piece_end(struct bp_store *store, struct bp_piece *piece, struct bp_error *err);
 void bp_store_want_sweep(struct bp_store *store);
 bool bp_store_pinned(struct bp_store *store, const char *id);
 bool bp_store_uploading(struct bp_store *store, int64_t blob);

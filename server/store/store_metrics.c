@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define PROBES 8
+
 static const char sql_series_get[] = "SELECT id FROM series WHERE job = ?1 AND name = ?2";
 static const char sql_series_add[] = "INSERT INTO series (job, name) VALUES (?1, ?2)";
 static const char sql_put[] = "INSERT INTO point (series, step, epoch, value) VALUES (?1, ?2, ?3, ?4)"
@@ -46,14 +48,27 @@ static bp_status series_find(struct bp_db *db, int64_t job, const char *name, in
     return status == BP_NOT_FOUND ? series_add(db, job, name, ret, err) : status;
 }
 
-/* The key of a series, made if missing. A job adds to the same few names again and again: remember them. A job's number
- * is never used twice, so what is remembered stays true until something is undone. */
-static bp_status series_of(struct bp_db *db, int64_t job, const char *name, int64_t *ret, struct bp_error *err)
+/* Where a series is remembered, or may be: its own place, one of the next that is free, or its own after all. Two series
+ * that take the place from each other again and again would cost a query a point. */
+static struct bp_series *series_place(struct bp_db *db, int64_t job, const char *name)
 {
     uint64_t hash = (uint64_t)job;
     for (const char *c = name; *c; c++)
         hash = (hash ^ (unsigned char)*c) * 1099511628211u;
-    struct bp_series *known = &db->series[(hash >> 20) % BP_SERIES];
+    hash ^= hash >> 32;
+    for (uint64_t i = hash; i < hash + PROBES; i++) {
+        struct bp_series *place = &db->series[i & (BP_SERIES - 1)];
+        if (place->job == 0 || (place->job == job && strcmp(place->name, name) == 0))
+            return place;
+    }
+    return &db->series[hash & (BP_SERIES - 1)];
+}
+
+/* The key of a series, made if missing. A job adds to the same few names again and again: remember them. A job's number
+ * is never used twice, so what is remembered stays true until something is undone. */
+static bp_status series_of(struct bp_db *db, int64_t job, const char *name, int64_t *ret, struct bp_error *err)
+{
+    struct bp_series *known = series_place(db, job, name);
     if (known->job != job || strcmp(known->name, name) != 0) {
         int64_t id;
         bp_status status = series_find(db, job, name, &id, err);

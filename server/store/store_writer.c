@@ -139,13 +139,18 @@ static struct bp_piece *run_group(struct bp_store *store, struct bp_piece *first
         if (err.code == BP_FULL)
             bp_ballast_drop(store);
     } else
-        __atomic_add_fetch(&store->commits, 1, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&store->commits, 1, __ATOMIC_ACQ_REL);
     return end;
 }
 
 uint64_t bp_store_commits(struct bp_store *store)
 {
     return __atomic_load_n(&store->commits, __ATOMIC_RELAXED);
+}
+
+uint64_t bp_store_generation(const struct bp_store *store)
+{
+    return __atomic_load_n(&store->commits, __ATOMIC_ACQUIRE);
 }
 
 void bp_store_figures(struct bp_store *store, struct bp_store_figures *ret)
@@ -374,27 +379,34 @@ static bool enqueue(struct bp_store *store, struct bp_piece *p)
     return true;
 }
 
-bp_status bp_store_write_heavy(struct bp_store *store, bp_store_fn *fn, void *arg, size_t weight,
-                               struct bp_error *err)
+void bp_piece_begin(struct bp_store *store, struct bp_piece *p)
 {
-    struct bp_piece p = {.fn = fn, .arg = arg, .weight = weight};
-    pthread_cond_init(&p.cond, NULL);
+    pthread_cond_init(&p->cond, NULL);
     pthread_mutex_lock(&store->mutex);
-    bool taken = enqueue(store, &p);
-    while (taken && !p.complete)
-        pthread_cond_wait(&p.cond, &store->mutex);
+    if (!enqueue(store, p)) {
+        p->status = bp_fail(&p->err, BP_STOPPED, "the store is closing");
+        p->complete = true;
+    }
     pthread_mutex_unlock(&store->mutex);
-    pthread_cond_destroy(&p.cond);
-    if (!taken)
-        return bp_fail(err, BP_STOPPED, "the store is closing");
-    if (p.status != BP_OK && err)
-        *err = p.err;
-    return p.status;
+}
+
+bp_status bp_piece_end(struct bp_store *store, struct bp_piece *p, struct bp_error *err)
+{
+    pthread_mutex_lock(&store->mutex);
+    while (!p->complete)
+        pthread_cond_wait(&p->cond, &store->mutex);
+    pthread_mutex_unlock(&store->mutex);
+    pthread_cond_destroy(&p->cond);
+    if (p->status != BP_OK && err)
+        *err = p->err;
+    return p->status;
 }
 
 bp_status bp_store_write(struct bp_store *store, bp_store_fn *fn, void *arg, struct bp_error *err)
 {
-    return bp_store_write_heavy(store, fn, arg, 0, err);
+    struct bp_piece p = {.fn = fn, .arg = arg};
+    bp_piece_begin(store, &p);
+    return bp_piece_end(store, &p, err);
 }
 
 bp_status bp_store_post(struct bp_store *store, bp_store_fn *fn, void *arg, bp_store_done *done)
