@@ -167,9 +167,14 @@ static size_t pair_bound(const char *key, const char *value)
     return strnlen(key, 64) + 6 * strnlen(value, VALUE_MAX_BYTES) + 16;
 }
 
+bool bp_log_wanted(enum bp_log_level level)
+{
+    return (int)level >= atomic_load_explicit(&g_lowest, memory_order_relaxed) && level <= BP_LOG_ERROR;
+}
+
 void bp_log(enum bp_log_level level, const char *message, ...)
 {
-    if ((int)level < atomic_load(&g_lowest) || level > BP_LOG_ERROR)
+    if (!bp_log_wanted(level))
         return;
     bool json = atomic_load(&g_json);
     struct line line = {.used = 0};

@@ -11,6 +11,7 @@
  * Threads: all signals are blocked before the first thread is made, so that only this one sees them.
  */
 #include "api/api.h"
+#include "api/job_cache.h"
 #include "app.h"
 #include "config.h"
 #include "data/import.h"
@@ -191,6 +192,16 @@ static void stop_predictors(struct daemon *d)
     bp_predictors_free(d->app.predictors);
 }
 
+static int start_job_cache(struct daemon *d, struct bp_error *err)
+{
+    return bp_job_cache_new(&d->app.job_cache, err) ? EX_OSERR : EX_OK;
+}
+
+static void stop_job_cache(struct daemon *d)
+{
+    bp_job_cache_free(d->app.job_cache);
+}
+
 static void split_hosts(struct daemon *d)
 {
     size_t n = 0;
@@ -303,6 +314,7 @@ static const struct part {
     {start_store, stop_store},
     {start_files, NULL},
     {start_predictors, stop_predictors},
+    {start_job_cache, stop_job_cache},
     {start_http, stop_http},
     {start_jobs, stop_jobs},
     {start_check, stop_check},

@@ -1,5 +1,7 @@
 /* jobs.c: a job once it is there: list, look, the verbs, delete. */
 #include "api/common.h"
+#include "api/job_cache.h"
+#include "json_text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,12 +90,13 @@ static bool parse_filter(struct bp_request *request, struct bp_reply *reply, str
     return true;
 }
 
-static void list_text(struct bp_app *app, const struct listing *l, int n, struct bp_reply *reply)
+/* Rows as a table; of one that failed also why. */
+static void list_text(struct bp_app *app, const struct bp_job_row *rows, int n, struct bp_reply *reply)
 {
     struct bp_text text = {0};
     bp_text_add(&text, "%-30s  %-20s  %-10s  %9s  %8s  %s\n", "ID", "NAME", "STATUS", "EPOCH", "DONE", "BEST");
     for (int i = 0; i < n; i++) {
-        const struct bp_job_row *row = &l->rows[i];
+        const struct bp_job_row *row = &rows[i];
         json_t *job = bp_api_job_json(app, row);
         json_t *progress = json_object_get(job, "progress");
         char best[64] = "";
@@ -104,6 +107,10 @@ static void list_text(struct bp_app *app, const struct listing *l, int n, struct
                     (long long)json_integer_value(json_object_get(progress, "epoch")),
                     (long long)json_integer_value(json_object_get(progress, "epochs")),
                     100 * json_number_value(json_object_get(progress, "fraction")), best);
+        const json_t *error = json_object_get(job, "error");
+        if (json_is_object(error))
+            bp_text_add(&text, "    %s: %s\n", json_string_value(json_object_get(error, "code")),
+                        json_string_value(json_object_get(error, "message")));
         json_decref(job);
     }
     bp_text_reply(&text, reply, "text/plain; charset=utf-8");
@@ -127,7 +134,7 @@ void bp_api_job_list(struct bp_request *request, struct bp_reply *reply, void *a
     else if (status)
         bp_problem_error(reply, &err);
     else if (render == BP_RENDER_TEXT)
-        list_text(l.app, &l, n, reply);
+        list_text(l.app, l.rows, n, reply);
     else {
         json_t *data = json_array();
         for (int i = 0; i < n; i++)
@@ -140,31 +147,55 @@ void bp_api_job_list(struct bp_request *request, struct bp_reply *reply, void *a
 }
 
 /* --- GET /v1/jobs/{id} ---------------------------------------------------------------------------------------------- */
-static void job_reply(struct bp_app *app, struct bp_request *request, struct bp_reply *reply,
-                      const struct bp_job_row *row)
+static void job_reply(struct bp_app *app, struct bp_reply *reply, const struct bp_job_row *row)
 {
     char tag[BP_JOB_TAG];
     bp_api_job_tag(app, row, tag);
-    if (request && bp_reply_not_modified(request, reply, tag))
-        return;
     bp_reply_header(reply, "ETag", "%s", tag);
     bp_reply_header(reply, "Cache-Control", "no-cache");
     bp_reply_json(reply, 200, bp_api_job_json(app, row));
+}
+
+/* The job object as text, kept for those who ask next. generation: from before the row was read. */
+static void job_told(struct bp_app *app, struct bp_request *request, struct bp_reply *reply,
+                     const struct bp_job_row *row, uint64_t generation)
+{
+    char tag[BP_JOB_TAG];
+    struct bp_snapshot now;
+    bool passing = !bp_job_status_final(row->status) || (app->jobs && bp_jobs_snapshot(app->jobs, row->id, &now));
+    bp_api_job_tag(app, row, tag);
+    json_t *job = bp_api_job_json(app, row);
+    struct bp_text text = {0};
+    char *line = job ? bp_json_text(job) : NULL;
+    if (line)
+        bp_text_add(&text, "%s\n", line);
+    if (line && !text.failed) {
+        bp_job_cache_keep(app->job_cache, generation, row->id, tag, text.data, text.size, passing);
+        bp_job_cache_say(request, reply, tag, text.data, text.size);
+    } else {
+        free(text.data);
+        bp_reply_json(reply, 200, NULL); /* says that there is no memory */
+    }
+    free(line);
+    json_decref(job);
 }
 
 void bp_api_job_get(struct bp_request *request, struct bp_reply *reply, void *arg)
 {
     struct bp_app *app = arg;
     int64_t wait, since;
+    uint64_t generation = bp_store_generation(app->store);
     if (!bp_request_query_int(request, reply, "wait", 0, 0, 3600, &wait) ||
         !bp_request_query_int(request, reply, "since", -1, 0, INT64_MAX, &since))
+        return;
+    if (wait == 0 && bp_job_cache_reply(app->job_cache, generation, bp_request_arg(request, 0), request, reply))
         return;
     struct bp_job_row row;
     if (!bp_api_job_row(app, request, reply, &row))
         return;
     int now = bp_api_wait(request, reply, &row, (double)wait, since < 0, since);
     if (now > 0) {
-        job_reply(app, request, reply, &row);
+        job_told(app, request, reply, &row, generation);
     } else if (now < 0) {
         bp_problem(reply, 503, "overloaded",
                    "too many requests wait already: ask without wait, or again in a moment");
@@ -202,7 +233,7 @@ static void verb(struct bp_request *request, struct bp_reply *reply, struct bp_a
     struct bp_error err = {0};
     switch (bp_jobs_verb(app, bp_request_arg(request, 0), verb, &row, &status, &allowed, &err)) {
     case BP_OK:
-        job_reply(app, NULL, reply, &row);
+        job_reply(app, reply, &row);
         bp_job_row_done(&row);
         break;
     case BP_NOT_FOUND:

@@ -25,11 +25,17 @@
 static void make_id(char ret[32])
 {
     static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
-    unsigned char random[16];
+    static _Thread_local unsigned char drawn[16 * 16]; /* of the kernel's random bytes, for some ids ahead */
+    static _Thread_local size_t left;
     struct timespec now;
-    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
-        for (size_t i = 0; i < sizeof random; i++)
-            random[i] = (unsigned char)rand(); /* an id for log lines need not be a secret */
+    if (left == 0) {
+        if (getrandom(drawn, sizeof drawn, 0) != (ssize_t)sizeof drawn)
+            for (size_t i = 0; i < sizeof drawn; i++)
+                drawn[i] = (unsigned char)rand(); /* an id for log lines need not be a secret */
+        left = sizeof drawn;
+    }
+    left -= 16;
+    const unsigned char *random = drawn + left;
     clock_gettime(CLOCK_REALTIME, &now);
     uint64_t ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
     memcpy(ret, "req_", 4);
@@ -272,12 +278,14 @@ enum MHD_Result bp_dispatch(void *cls, struct MHD_Connection *connection, const 
 static void log_request(const struct bp_request *r, enum MHD_RequestTerminationCode code)
 {
     char status[16], ms[32];
+    bool ours = r->status == 500 || r->status == 507; /* the others are the client's, or said elsewhere */
+    enum bp_log_level level = ours ? BP_LOG_WARN : BP_LOG_DEBUG;
+    if (!bp_log_wanted(level))
+        return;
     snprintf(status, sizeof status, "%d", r->status);
     snprintf(ms, sizeof ms, "%.1f", 1e3 * (bp_monotonic() - r->began));
-    bool ours = r->status == 500 || r->status == 507; /* the others are the client's, or said elsewhere */
-    bp_log(ours ? BP_LOG_WARN : BP_LOG_DEBUG, "request", "id", r->id, "method", r->method ? r->method : "", "path",
-           r->path ? r->path : "", "status", status, "ms", ms, "end",
-           code == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "ok" : "cut", NULL);
+    bp_log(level, "request", "id", r->id, "method", r->method ? r->method : "", "path", r->path ? r->path : "",
+           "status", status, "ms", ms, "end", code == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "ok" : "cut", NULL);
 }
 
 void bp_dispatch_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
