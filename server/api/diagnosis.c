@@ -14,7 +14,10 @@ struct record {
     struct bp_diagnosis_facts facts;
     struct bp_layer_history history;
     json_t *description; /* of the dataset */
+    json_t *rollback;    /* the data of the last one, or NULL */
 };
+
+#define EVENTS_MAX 1000000 /* that are looked through for rollbacks: a week of two epochs a second, within a second */
 
 static bp_status take_point(void *arg, const struct bp_metric_point *point)
 {
@@ -32,6 +35,17 @@ static bp_status take_point(void *arg, const struct bp_metric_point *point)
     return BP_OK;
 }
 
+static bp_status take_event(void *arg, const struct bp_event_row *event)
+{
+    struct record *r = arg;
+    if (strcmp(event->type, "rollback") != 0)
+        return BP_OK;
+    json_decref(r->rollback);
+    r->rollback = json_loads(event->data, 0, NULL);
+    r->facts.rollbacks++;
+    return BP_OK;
+}
+
 static bp_status read_record(struct bp_db *db, void *arg, struct bp_error *err)
 {
     static const char *const names[] = {"loss", "val_loss"};
@@ -40,6 +54,8 @@ static bp_status read_record(struct bp_db *db, void *arg, struct bp_error *err)
     bp_status status = bp_db_metric_list(db, r->row->id, names, 2, 0, take_point, r, err);
     if (!status)
         status = bp_layer_history_read(db, r->row->id, &r->history, err);
+    if (!status)
+        status = bp_db_event_list(db, r->row->id, 0, EVENTS_MAX, take_event, r, err);
     if (!status && !bp_db_dataset_version(db, r->row->table, &version, NULL))
         r->description = json_loads(version.description, 0, NULL);
     bp_dataset_row_done(&version);
@@ -74,7 +90,8 @@ static void judge(struct bp_reply *reply, struct record *r)
     r->facts.spec = spec;
     r->facts.layers = &r->history;
     r->facts.diverged = code && strcmp(code, "nonfinite_loss") == 0;
-    r->facts.where = json_string_value(json_object_get(error, "where"));
+    r->facts.where = json_string_value(json_object_get(error ? error : r->rollback, "where"));
+    r->facts.rollback_factor = json_number_value(json_object_get(r->rollback, "lr_factor"));
     find_classes(r);
     json_t *verdict = bp_diagnosis_make(&r->facts);
     json_t *out = json_pack("{ss ss ss}", "object", "diagnosis", "job", r->row->id, "status",
@@ -105,5 +122,6 @@ void bp_api_diagnosis(struct bp_request *request, struct bp_reply *reply, void *
     free(r.facts.val_loss.value);
     bp_layer_history_done(&r.history);
     json_decref(r.description);
+    json_decref(r.rollback);
     bp_job_row_done(&row);
 }

@@ -20,9 +20,11 @@ struct bp_curve {
 };
 
 struct bp_diagnosis_facts {
-    const json_t *spec; /* resolved */
-    bool diverged;      /* the job failed because of a number that is not finite */
-    const char *where;  /* the op or tensor that was to blame for it, or NULL */
+    const json_t *spec;     /* resolved */
+    bool diverged;          /* the job failed because of a number that is not finite */
+    const char *where;      /* the op or tensor that was to blame for it, or for the last rollback, or NULL */
+    int rollbacks;          /* how often such a number sent it back to the start of an epoch */
+    double rollback_factor; /* what these have made of the rate */
     struct bp_curve loss, val_loss;
     const struct bp_layer_history *layers;
     const json_t *class_labels, *class_counts; /* arrays of the target's classes, or NULL */

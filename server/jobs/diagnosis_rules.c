@@ -26,7 +26,9 @@
 #define RATIO_HIGH 0.03
 #define RATIO_WILD 0.5 /* one step that changes the weights by half their size */
 #define RATIO_LOW 1e-4
-#define IMPROVED 0.1 /* of the loss at the start: less, and nothing was learned */
+#define RATIO_SMALL 1e-3 /* low too, where the loss falls at every look and has still hardly moved */
+#define STEADY 0.02      /* of the ways down, the most that goes up again */
+#define IMPROVED 0.1     /* of the loss at the start: less, and nothing was learned */
 /* Overfitting: validation loss well above its best, while the training loss still falls (Prechelt 1998, "generalization
  * loss": stopping at 5 %; a verdict needs more than a reason to stop). */
 #define OVERFIT_RISE 1.25
@@ -231,23 +233,43 @@ static struct path loss_path(const struct bp_diagnosis *d)
 
 static bool find_divergence(struct bp_diagnosis *d)
 {
-    if (!d->facts->diverged)
+    const struct bp_diagnosis_facts *f = d->facts;
+    if (!f->diverged && f->rollbacks == 0)
         return false;
     struct path p = loss_path(d);
     set(d, "loss_at_start", p.start);
     set(d, "learning_rate", rate_of(d));
-    if (d->facts->where)
-        json_object_set_new(d->evidence, "where", json_string(d->facts->where));
-    snprintf(
-        d->detail, sizeof d->detail,
-        "a loss or a gradient stopped being a finite number%s%.100s; the step was not carried out, and the weights "
-        "are those before it%s",
-        d->facts->where ? ", first seen in " : "", d->facts->where ? d->facts->where : "",
-        d->n > 0 && isnan(p.start)
-            ? ". It was the first step: no rate is to blame, but numbers that are too large. Scale the "
-              "inputs (scale: standard) and the target (target_scale: standard)"
-            : "");
+    if (f->where)
+        json_object_set_new(d->evidence, "where", json_string(f->where));
+    if (f->rollbacks > 0) {
+        set(d, "rollbacks", f->rollbacks);
+        set(d, "rate_factor", f->rollback_factor);
+    }
+    const char *where = f->where ? f->where : "an op";
+    if (f->diverged)
+        snprintf(d->detail, sizeof d->detail,
+                 "a loss or a gradient stopped being a finite number, first seen in %.100s; the step was not carried "
+                 "out, and the weights are those before it%s",
+                 where,
+                 d->n > 0 && isnan(p.start)
+                     ? ". It was the first step: no rate is to blame, but numbers that are too large. Scale the "
+                       "inputs (scale: standard) and the target (target_scale: standard)"
+                     : "");
+    else
+        snprintf(
+            d->detail, sizeof d->detail,
+            "a loss or a gradient stopped being a finite number %d time%s, the last time in %.100s; each time "
+            "training went back to the start of the epoch, and on with a smaller rate: now %.3g times the one of "
+            "the spec",
+            f->rollbacks, f->rollbacks == 1 ? "" : "s", where, f->rollback_factor);
     return true;
+}
+
+/* A loss in words: one that ran away is no number. */
+static const char *loss_text(double loss, char text[16])
+{
+    snprintf(text, 16, "%.3g", loss);
+    return isfinite(loss) ? text : "no number";
 }
 
 static bool find_rate_high(struct bp_diagnosis *d)
@@ -267,15 +289,14 @@ static bool find_rate_high(struct bp_diagnosis *d)
     set(d, "loss_at_start", p.start);
     set(d, "loss_best", p.least);
     set(d, "loss_at_end", p.end);
+    const char *how = d->facts->diverged ? "ran away" : worse ? "is no better for it" : "jumps up and down";
+    char start[16], most[16], least[16], end[16];
     snprintf(
         d->detail, sizeof d->detail,
-        "a step changes the weights by up to %.2g of their size (about 0.001 is usual), and the loss %s: %.3g at "
-        "the start, %.3g at most, %.3g at best, %.3g at the end",
-        early > ratio ? early : ratio,
-        d->facts->diverged ? "ran away"
-        : worse            ? "is no better for it"
-                           : "jumps up and down",
-        p.start, p.most, p.least, p.end);
+        "a step changes the weights by up to %.2g of their size (about 0.001 is usual), and the loss %s: %s at the "
+        "start, %s at most, %s at best, %s at the end",
+        fmax(early, ratio), how, loss_text(p.start, start), loss_text(p.most, most), loss_text(p.least, least),
+        loss_text(p.end, end));
     return true;
 }
 
@@ -286,7 +307,9 @@ static bool find_rate_low(struct bp_diagnosis *d)
     bool other = d->facts->diverged;
     for (int i = 0; i < BP_ILL_RATE_LOW; i++)
         other = other || d->found[i];
-    if (other || d->n < 4 || !(ratio < RATIO_LOW) || !(p.start - p.least < IMPROVED * p.start))
+    bool steady = p.falls > 0 && p.rises <= STEADY * p.falls;
+    if (other || d->n < 4 || !(ratio < (steady ? RATIO_SMALL : RATIO_LOW)) ||
+        !(p.start - p.least < IMPROVED * p.start))
         return false;
     set(d, "update_ratio", ratio);
     set(d, "learning_rate", rate_of(d));

@@ -120,11 +120,16 @@ RUNS = {
                   ("saturation",)),
     "high_runs_away": (spec("waves", [dense(16, "linear"), dense(16, "linear"), OUTPUT], sgd(30.0)), "divergence",
                        ("learning_rate_too_high",)),
+    "rolled_back": (spec("waves", [dense(16, "linear"), dense(16, "linear"), OUTPUT], sgd(30.0),
+                         training={"epochs": 30, "batch_size": 32,
+                                   "on_divergence": {"action": "rollback", "max": 50, "lr_factor": 0.3}}),
+                    "divergence", ("learning_rate_too_high",)),
 
     "low_sgd": (spec("blobs", [dense(16, "relu")], sgd(1e-5)), "learning_rate_too_low", ()),
     "low_adam": (spec("waves", [dense(16, "tanh")], adam(1e-7)), "learning_rate_too_low", ()),
     "low_deep": (spec("flowers", [dense(16, "relu", kernel_initializer=HE)] * 2, sgd(1e-6, momentum=0.5)),
                  "learning_rate_too_low", ()),
+    "low_steady": (spec("blobs8", [dense(16, "relu")], sgd(2e-4), epochs=20), "learning_rate_too_low", ()),
 
     "overfit_noise": (spec("noise", [dense(128, "relu", kernel_initializer=HE)], adam(0.005), epochs=150),
                       "overfitting", ()),
@@ -181,4 +186,5 @@ def test_the_diagnosis_of(diagnosed, name):
     assert expected in found, found
     assert set(found) - {expected} <= set(also), found
     finding = found[expected]
+    assert "nan" not in finding["detail"].lower()
     assert finding["detail"] and finding["advice"] and finding["evidence"] and finding["learn"].startswith("/learn/")
