@@ -93,6 +93,9 @@ def test_batch_norm_lets_twenty_layers_learn(ready):
     assert max(series(ready, without, "val_accuracy")) < 0.5
     assert max(series(ready, with_it, "val_accuracy")) > 0.85
     assert with_it["metrics"]["best"]["value"] < 0.5 < 1 < without["metrics"]["best"]["value"]
+    said = {job["id"]: ready.get(f"/v1/jobs/{job['id']}/diagnosis").json() for job in (without, with_it)}
+    assert [f["code"] for f in said[without["id"]]["findings"]] == ["vanishing_gradients"]
+    assert "vanishing_gradients" not in [f["code"] for f in said[with_it["id"]]["findings"]]
 
 
 SMALL = [{"type": "dense", "units": 8}, "batch_norm", "tanh", {"type": "dense", "units": 6, "use_bias": False},

@@ -75,3 +75,18 @@ def test_attention_reads_mnist_row_by_row(mnist):
     reached = ended["metrics"]["last"]["test_accuracy"]
     print(f"mnist, attention: test_accuracy {reached:.4f} in {ended['progress']['training_seconds']:.2f} s")
     assert ended["status"] == "succeeded" and reached >= 0.96
+
+
+def test_a_convolutional_network_reads_mnist(mnist):
+    """The model of the benchmark's workload mnist-cnn."""
+    daemon = mnist
+
+    def conv(filters):
+        return [{"type": "conv2d", "filters": filters, "kernel_size": 3, "activation": "relu"}, "max_pool2d"]
+    spec = {"dataset": {"name": "mnist", "target": "target", "validation_split": 0.05},
+            "layers": [*conv(32), *conv(64), "flatten", 128, {"type": "dense", "units": 10}],
+            "optimizer": "adam", "lr_schedule": "cosine", "epochs": 6, "batch_size": 64}
+    ended = daemon.wait(daemon.submit(spec)["id"], patience=1800)
+    reached = ended["metrics"]["last"]["test_accuracy"]
+    print(f"mnist, convolutions: test_accuracy {reached:.4f} in {ended['progress']['training_seconds']:.2f} s")
+    assert ended["status"] == "succeeded" and reached >= 0.99
