@@ -254,6 +254,10 @@ enum bp_outcome bp_trainer_run(struct bp_trainer *trainer, const struct bp_train
     struct bp_error unread;
     struct run run = {.t = trainer, .hooks = hooks, .err = err ? err : &unread, .outcome = BP_RUN_FAILED};
 
+    if (trainer->put) { /* once, however many pieces they came in */
+        bp_model_pack(trainer->model, NULL);
+        trainer->put = false;
+    }
     run.started = run.checkpoint_end = now();
     run.earlier = trainer->at.seconds;
     if (trainer->at.stop_reason == BP_STOP_NONE && trainer->at.epoch >= trainer->config.epochs) {

@@ -61,6 +61,7 @@ struct bp_trainer {
     double clip;                      /* factor of the gradients in the last update; 1: they were not clipped */
     struct bp_layer_sampler *sampler; /* NULL without layer_stats */
     struct bp_profile *profile;       /* borrowed; NULL unless somebody wants one */
+    bool put;                         /* parameters came from elsewhere: to be packed before the first step */
 };
 
 /* Whether the best parameters are others than the present ones. */

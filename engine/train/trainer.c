@@ -312,7 +312,7 @@ bp_status bp_trainer_put(struct bp_trainer *t, bool statistics, size_t at, const
         return bp_fail(err, BP_INVALID, "%zu values from %zu on do not fit %zu", n, at, have);
     }
     memcpy((statistics ? t->model->stats : t->model->params) + at, values, n * sizeof *values);
-    bp_model_pack(t->model, NULL);
+    t->put = true;
     return BP_OK;
 }
 
