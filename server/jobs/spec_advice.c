@@ -1,6 +1,8 @@
 /* spec_advice.c: warnings about what is allowed and is rarely meant: mistakes that a network hides well.
  *
  *   linear_layers     linear layers in a row can do no more than one of them
+ *   across_steps      a conv1d that runs along the features of each step of a sequence, not along the steps
+ *   always_right      top_k with as many labels as there are classes
  *   all_frozen        no layer is trained
  *   long_warmup       the rate is still rising when the training ends
  *   split_by_target   whole classes are on one side of the split
@@ -70,6 +72,82 @@ static void advise_on_layers(struct spec_work *w)
                       json_string_value(json_object_get(layer, "name")));
         }
         before = is_linear(layer) ? layer : NULL;
+    }
+    if (before && json_object_get(json_object_get(w->doc, "model"), "heads")) {
+        char pointer[64];
+        snprintf(pointer, sizeof pointer, "/model/layers/%zu", json_array_size(layers) - 1);
+        spec_warn(w, pointer, "linear_layers",
+                  "\"%.60s\" is linear, and so are the output layers that read it: together they can do no more than "
+                  "they alone; give it an activation such as relu, or leave it out",
+                  json_string_value(json_object_get(before, "name")));
+    }
+}
+
+/* Whether a layer keeps the shape (steps, features) of a sequence. */
+static bool keeps_steps(const json_t *layer)
+{
+    static const char *const types[] = {"activation", "dropout", "batch_norm", "layer_norm", "add", "multiply"};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(spec_kind(layer, "type"), types[i]) == 0)
+            return true;
+    return false;
+}
+
+/* Whether the value that layer i reads is a sequence (steps, features) by its origin. */
+static bool reads_sequence(const struct spec_work *w, size_t i)
+{
+    static const char *const types[] = {"embedding", "simple_rnn", "lstm", "gru", "multi_head_attention"};
+    const json_t *layers = spec_layers(w->doc), *window;
+    int from = spec_input_of(layers, i);
+    while (from >= 0 && keeps_steps(json_array_get(layers, (size_t)from)))
+        from = spec_input_of(layers, (size_t)from);
+    window = json_object_get(json_object_get(w->doc, "dataset"), "window");
+    if (from < 0)
+        return window && !json_is_null(window);
+    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++)
+        if (strcmp(spec_kind(json_array_get(layers, (size_t)from), "type"), types[t]) == 0)
+            return true;
+    return false;
+}
+
+/* A conv1d reads (channels, length), a sequence is (steps, features): nothing fails, and the wrong axis is convolved. */
+static void advise_on_steps(struct spec_work *w)
+{
+    const json_t *layers = spec_layers(w->doc), *layer;
+    size_t i;
+    json_array_foreach(layers, i, layer) {
+        char pointer[64];
+        if (strcmp(spec_kind(layer, "type"), "conv1d") != 0 || !reads_sequence(w, i))
+            continue;
+        snprintf(pointer, sizeof pointer, "/model/layers/%zu", i);
+        spec_warn(w, pointer, "across_steps",
+                  "\"%.60s\" reads (channels, length), and what arrives is (steps, features): the steps are its "
+                  "channels, and it runs along the features. To run along the steps, reshape to [1, steps, features] "
+                  "and use a conv2d with \"kernel_size\": [k, features]",
+                  json_string_value(json_object_get(layer, "name")));
+    }
+}
+
+/* Among k labels of k classes the right one always is. */
+static void advise_on_top_k(struct spec_work *w, const struct bp_transform *transform)
+{
+    const json_t *metrics = json_object_get(w->doc, "metrics"), *metric;
+    int most = 0;
+    size_t i;
+    for (int h = 0; h < bp_transform_targets(transform); h++) {
+        const struct bp_transform_target *target = bp_transform_target(transform, h);
+        most = target->is_class && target->outputs > most ? target->outputs : most;
+    }
+    json_array_foreach(metrics, i, metric) {
+        int64_t k = json_integer_value(json_object_get(metric, "k"));
+        char pointer[64];
+        if (strcmp(spec_kind(metric, "type"), "top_k") != 0 || k < most)
+            continue;
+        snprintf(pointer, sizeof pointer, "/metrics/%zu", i);
+        spec_warn(
+            w, pointer, "always_right",
+            "the right class is always among the %lld first of %d: top_k will be 1 throughout; give a smaller k",
+            (long long)k, most);
     }
 }
 
@@ -338,6 +416,8 @@ void spec_advise(struct spec_work *w, const struct bp_plan *plan, const struct b
 {
     const struct bp_transform *transform = plan->transform;
     advise_on_layers(w);
+    advise_on_steps(w);
+    advise_on_top_k(w, transform);
     advise_on_frozen(w, plan->graph);
     advise_on_warmup(w);
     advise_on_groups(w);

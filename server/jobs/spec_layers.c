@@ -172,6 +172,17 @@ static void settle_output(struct spec_work *w, enum bp_loss loss, int outputs)
     insert_layer(w, json_array_size(layers), make_layer(w, "dense", outputs));
 }
 
+/* Several heads have output layers of their own. */
+static void tell_outputs(struct spec_work *w)
+{
+    const json_t *layers = spec_layers(w->doc), *last = json_array_get(layers, json_array_size(layers) - 1);
+    size_t n = json_array_size(json_object_get(json_object_get(w->doc, "model"), "heads"));
+    spec_warn(w, "/model/layers", "inferred",
+              "%zu output layers were added, output_1 to output_%zu, one for each target: each reads the last layer, "
+              "\"%.60s\"",
+              n, n, json_string_value(json_object_get(last, "name")));
+}
+
 static void check_auto(struct spec_work *w)
 {
     size_t i;
@@ -331,7 +342,9 @@ void spec_complete_layers(struct spec_work *w)
     if (loss == BP_LOSS_COUNT && !several)
         return;
     settle_names(w, true);
-    if (!several) /* several heads have output layers of their own */
+    if (several)
+        tell_outputs(w);
+    else
         settle_output(w, loss, spec_head_outputs(loss, target));
     check_auto(w);
     check_embedding(w);

@@ -26,8 +26,8 @@ def tables(daemon):
     return daemon
 
 
-ADVICE = {"linear_layers", "all_frozen", "long_warmup", "split_by_target", "single_member", "constant_target",
-          "identifier", "duplicate_rows"}
+ADVICE = {"linear_layers", "across_steps", "always_right", "all_frozen", "long_warmup", "split_by_target",
+          "single_member", "constant_target", "identifier", "duplicate_rows"}
 
 
 def test_nothing_is_said_about_a_sound_spec(tables):
@@ -41,6 +41,37 @@ def test_linear_layers_in_a_row(tables):
     assert "dense_2" in found["detail"] and "dense_3" in found["detail"]
     assert "linear_layers" not in codes(tables, {"dataset": "plain", "target": "class",
                                                  "layers": [linear, {"type": "activation", "activation": "relu"}]})
+
+
+def test_output_layers_of_several_targets(tables):
+    spec = {"dataset": "plain", "target": ["x", "class"], "layers": [8]}
+    reply = tables.post("/v1/jobs?dry_run=true", json=spec).json()
+    told = [w["detail"] for w in reply["warnings"] if w["code"] == "inferred" and w["pointer"] == "/layers"]
+    assert len(told) == 1 and "output_1 to output_2" in told[0] and '"dense_1"' in told[0]
+    assert "linear_layers" not in [w["code"] for w in reply["warnings"]]
+    found = codes(tables, {**spec, "layers": [8, {"type": "dense", "units": 2}]})["linear_layers"]
+    assert '"dense_2"' in found["detail"] and found["pointer"] == "/layers/1"
+
+
+def test_a_convolution_along_the_wrong_axis(tables):
+    conv, end = {"type": "conv1d", "filters": 4, "kernel_size": 2, "activation": "relu"}, ["flatten", 4]
+    windows = {"name": "plain", "target": "class", "features": ["x", "y"], "window": {"rows": 5}}
+    found = codes(tables, {"dataset": windows, "layers": [conv, *end]})["across_steps"]
+    assert found["pointer"] == "/layers/0" and "conv2d" in found["detail"]
+    assert "across_steps" in codes(tables, {"dataset": windows, "layers": [
+        {"type": "gru", "units": 3, "return_sequences": True}, "tanh", conv, *end]})
+    along = [{"type": "reshape", "shape": [1, 5, 2]}, {**conv, "type": "conv2d", "kernel_size": [3, 2]}, *end]
+    assert "across_steps" not in codes(tables, {"dataset": windows, "layers": along})
+    rows = {"name": "plain", "target": "class", "input_shape": [1, 2]}
+    assert "across_steps" not in codes(tables, {"dataset": rows, "layers": [conv, *end]})
+
+
+def test_a_metric_that_is_always_right(tables):
+    spec = {"dataset": "plain", "target": "class", "layers": [8], "metrics": ["accuracy", "top_k"]}
+    found = codes(tables, spec)["always_right"]
+    assert found["pointer"] == "/metrics/1" and "2" in found["detail"]
+    spec["metrics"][1] = {"type": "top_k", "k": 1}
+    assert "always_right" not in codes(tables, spec)
 
 
 def test_a_class_with_one_member(tables):
