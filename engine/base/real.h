@@ -52,6 +52,17 @@ typedef double bp_real;
 #define bp_op_embedding bp_op_embedding_f64
 #define bp_span_before bp_span_before_f64
 #define bp_span_out bp_span_out_f64
+#define bp_conv_geometry bp_conv_geometry_f64
+#define bp_conv_fill_planes bp_conv_fill_planes_f64
+#define bp_conv_is_gathered bp_conv_is_gathered_f64
+#define bp_conv_product bp_conv_product_f64
+#define bp_conv_product_scratch bp_conv_product_scratch_f64
+#define bp_conv_product_begin bp_conv_product_begin_f64
+#define bp_conv_product_run bp_conv_product_run_f64
+#define bp_conv_positions bp_conv_positions_f64
+#define bp_conv_taps bp_conv_taps_f64
+#define bp_conv_backward bp_conv_backward_f64
+#define bp_conv_backward_scratch bp_conv_backward_scratch_f64
 #define bp_op_batch_norm bp_op_batch_norm_f64
 #define bp_op_layer_norm bp_op_layer_norm_f64
 #define bp_op_group_norm bp_op_group_norm_f64

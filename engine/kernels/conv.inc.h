@@ -1,7 +1,8 @@
-/* conv.inc.h: patches of images as packed panels for the matrix product, written once on v16; included by each
- * kernels_*.c.
+/* conv.inc.h: products with patches of images, written once on v16; included by each kernels_*.c after gemm.inc.h.
  *
- * The positions of a panel that lie in one row of an image are a run: their values are adjacent. A row of a panel is
+ * Patches are packed into panels for the matrix product, or they are read where they lie.
+ *
+ * Packing. The positions of a panel that lie in one row of an image are a run: their values are adjacent. A row of a panel is
  * put together from its runs, each loaded up to the last lane: what a load takes too much the next one replaces.
  * Only moves: no arithmetic.
  */
@@ -87,27 +88,6 @@ static void kernel_patches(const struct bp_patches *p, int q0, int nq, int j0, i
         pack_patches(p, q0, nq, j0 + j, v16_count((size_t)j, (size_t)nj), dst);
 }
 
-static void kernel_patches_transposed(const struct bp_patches *p, int q0, int nq, int j0, int nj, bp_real *dst)
-{
-    bp_real rows[BP_PATCH_ROWS * LANES];
-    for (int j = 0; j < nj; j += LANES) {
-        int lanes = v16_count((size_t)j, (size_t)nj);
-        pack_patches(p, q0, nq, j0 + j, lanes, rows);
-        for (int q = 0; q < nq; q += LANES) {
-            bp_real *to = dst + (size_t)q * (size_t)nj + (size_t)j * LANES;
-            v16 block[LANES];
-            BP_UNROLL
-            for (int r = 0; r < LANES; r++)
-                block[r] = q + r < nq ? v16_load(rows + (q + r) * LANES) : v16_zero();
-            v16_transpose(block);
-            BP_UNROLL
-            for (int r = 0; r < LANES; r++)
-                if (r < lanes)
-                    v16_store(to + r * LANES, block[r]);
-        }
-    }
-}
-
 static void kernel_copy_rows(int rows, int n, const bp_real *src, size_t src_row, bp_real *dst, size_t dst_row)
 {
     for (int r = 0; r < rows; r++, src += src_row, dst += dst_row)
@@ -173,5 +153,116 @@ static void kernel_row_sum(int rows, int n, const bp_real *x, size_t row, bp_rea
             sum = v16_add(sum, v16_load_some(x + i, n - i));
         bp_real total = v16_sum(sum);
         out[r] = accumulate ? out[r] + total : total;
+    }
+}
+
+/* --- products whose A are patches --------------------------------------------------------------------------------- */
+
+/* As tile() of gemm.inc.h; each row of A has a pointer of its own, and one table says how far all of them move. */
+V16_INLINE void patch_tile(const int rows, const int panels, const struct bp_patch_gemm *g, int i, int j)
+{
+    const int32_t *col = g->col, *end = col + g->k;
+    const size_t panel = (size_t)g->k * BP_PANEL;
+    const bp_real *a[TILE_ROWS], *b = g->b + (size_t)j * (size_t)g->k;
+    v16 sum[TILE_ROWS][TILE_PANELS];
+    BP_UNROLL
+    for (int r = 0; r < rows; r++) {
+        a[r] = g->a + g->row[i + r];
+        BP_UNROLL
+        for (int q = 0; q < panels; q++)
+            sum[r][q] = v16_zero();
+    }
+
+    for (; col < end; col++, b += BP_PANEL) {
+        const ptrdiff_t at = *col;
+        v16 row[TILE_PANELS];
+        BP_UNROLL
+        for (int q = 0; q < panels; q++)
+            row[q] = v16_load(b + (size_t)q * panel);
+        BP_UNROLL
+        for (int r = 0; r < rows; r++) {
+            v16 x = v16_set(a[r][at]);
+            BP_UNROLL
+            for (int q = 0; q < panels; q++)
+                sum[r][q] = v16_fma(x, row[q], sum[r][q]);
+        }
+    }
+
+    bp_real *c = g->c + (size_t)i * g->c_row + j;
+    BP_UNROLL
+    for (int r = 0; r < rows; r++, c += g->c_row)
+        BP_UNROLL
+    for (int q = 0; q < panels; q++) {
+        bp_real *to = c + q * BP_PANEL;
+        v16_store(to, g->accumulate ? v16_add(v16_load(to), sum[r][q]) : sum[r][q]);
+    }
+}
+
+#define PATCH_CASE(rows)                                                                                             \
+    case rows:                                                                                                       \
+        patch_tile(rows, panels, g, i, j);                                                                           \
+        break;
+
+V16_INLINE void patch_stripe(const int panels, const struct bp_patch_gemm *g, int j)
+{
+    int blocks = (g->m + TILE_ROWS - 1) / TILE_ROWS;
+    for (int block = 0, i = 0; block < blocks; block++) {
+        int rows = g->m / blocks + (block < g->m % blocks);
+        switch (rows) {
+            PATCH_CASE(1)
+            PATCH_CASE(2)
+#if TILE_ROWS >= 6
+            PATCH_CASE(3)
+            PATCH_CASE(4)
+            PATCH_CASE(5)
+            PATCH_CASE(6)
+#endif
+#if TILE_ROWS >= 12
+            PATCH_CASE(7)
+            PATCH_CASE(8)
+            PATCH_CASE(9)
+            PATCH_CASE(10)
+            PATCH_CASE(11)
+            PATCH_CASE(12)
+#endif
+        }
+        i += rows;
+    }
+}
+
+static void kernel_patch_gemm(const struct bp_patch_gemm *g)
+{
+    int j = 0;
+#if TILE_PANELS == 2
+    for (; g->n - j > BP_PANEL; j += 2 * BP_PANEL)
+        patch_stripe(2, g, j);
+#endif
+    for (; j < g->n; j += BP_PANEL)
+        patch_stripe(1, g, j);
+}
+
+static void kernel_turn(int m, int n, const bp_real *c, size_t c_row, const bp_real *bias, bp_real *y, size_t y_row,
+                        bool accumulate)
+{
+    for (int j = 0; j < n; j += LANES) {
+        int columns = v16_count((size_t)j, (size_t)n);
+        v16 shift = bias ? v16_load_n(bias + j, columns) : v16_zero();
+        for (int i = 0; i < m; i += LANES) {
+            const bp_real *from = c + (size_t)i * c_row + j;
+            bp_real *to = y + (size_t)j * y_row + i;
+            int rows = v16_count((size_t)i, (size_t)m);
+            v16 block[LANES];
+            BP_UNROLL
+            for (int r = 0; r < LANES; r++) {
+                block[r] = r < rows ? v16_load(from + (size_t)r * c_row) : v16_zero();
+                if (bias)
+                    block[r] = v16_add(block[r], shift);
+            }
+            v16_transpose(block);
+            BP_UNROLL
+            for (int r = 0; r < LANES; r++, to += y_row)
+                if (r < columns)
+                    v16_store_n(to, accumulate ? v16_add(v16_load_n(to, rows), block[r]) : block[r], rows);
+        }
     }
 }

@@ -79,7 +79,19 @@ struct bp_patches {
     int width;
     size_t down, across;
 };
-#define BP_PATCH_ROWS 64 /* rows of one call of patches_transposed, at most */
+
+/* C = A B, or C = C + A B, where A (m, k) are patches as they lie in an image: element (i, p) at a[row[i] + col[p]]. B (k, n) is
+ * packed as that of bp_gemm; C (m, n) at c[i * c_row + j], all columns of the last panel being written. Elements are
+ * the same chains as bp_gemm's. */
+struct bp_patch_gemm {
+    int m, n, k;
+    const bp_real *a;
+    const int32_t *row, *col;
+    const bp_real *b;
+    bp_real *c;
+    size_t c_row;
+    bool accumulate;
+};
 
 /* A pooling window over planes of ih x iw, giving oh x ow: tap (ky, kx) of position (oy, ox) is at
  * (oy * sh - top + ky, ox * sw - left + kx), which may be outside. Each window has a tap inside. */
@@ -262,11 +274,14 @@ struct bp_kernels {
                               const bp_real *moments, size_t moments_row, bp_real *sum, bp_real *product,
                               bool accumulate);
 
-    /* Rows q0 .. q0 + nq, columns j0 .. j0 + nj of the matrix of patches, packed as B (k = nq, n = nj); and its
-     * transpose packed as B (k = nj, n = nq), nq at most BP_PATCH_ROWS. The columns past the end of the last panel
-     * hold anything. */
+    /* Rows q0 .. q0 + nq, columns j0 .. j0 + nj of the matrix of patches, packed as B (k = nq, n = nj). The columns past
+     * the end of the last panel hold anything. */
     void (*patches)(const struct bp_patches *p, int q0, int nq, int j0, int nj, bp_real *dst);
-    void (*patches_transposed)(const struct bp_patches *p, int q0, int nq, int j0, int nj, bp_real *dst);
+    void (*patch_gemm)(const struct bp_patch_gemm *g);
+    /* The transpose: y[j * y_row + i] = c[i * c_row + j] (+ bias[j]), or y += that, for i < m and j < n; whole panels of
+     * c are read. */
+    void (*turn)(int m, int n, const bp_real *c, size_t c_row, const bp_real *bias, bp_real *y, size_t y_row,
+                 bool accumulate);
     void (*gather)(const struct bp_gather *g);
     void (*copy_rows)(int rows, int n, const bp_real *src, size_t src_row, bp_real *dst, size_t dst_row);
     /* One filter w on one plane, `across` 1: y[j] = the chain over the taps (+ *bias), or y[j] + the chain. */
