@@ -38,6 +38,34 @@ static inline uint32_t bp_stream(enum bp_stream purpose, uint32_t item)
 /* Four random words. step and index below 2^48. */
 void bp_random(uint64_t seed, uint32_t stream, uint64_t step, uint64_t index, uint32_t ret[4]);
 
+/* The words of bp_random for the calls index, index + 1, ...: word w of call l is words[w][l]. Integers only, in the order
+ * in which a compiler makes vector code of whatever instructions the including file is compiled for. */
+#define BP_RANDOM_LANES 16
+static inline void bp_random_lanes(uint64_t seed, uint32_t stream, uint64_t step, uint64_t index,
+                                   uint32_t words[4][BP_RANDOM_LANES])
+{
+    uint32_t *c0 = words[0], *c1 = words[1], *c2 = words[2], *c3 = words[3];
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (int l = 0; l < BP_RANDOM_LANES; l++) {
+        uint64_t counter = index + (uint64_t)l;
+        c0[l] = (uint32_t)counter;
+        c1[l] = (uint32_t)(counter >> 32 & 0xffff) | (uint32_t)(step >> 32 & 0xffff) << 16;
+        c2[l] = (uint32_t)step;
+        c3[l] = stream;
+    }
+    for (int round = 0; round < 10; round++) {
+        for (int l = 0; l < BP_RANDOM_LANES; l++) {
+            uint64_t p0 = (uint64_t)BP_PHILOX_M0 * c0[l], p1 = (uint64_t)BP_PHILOX_M1 * c2[l];
+            c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
+            c1[l] = (uint32_t)p1;
+            c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
+            c3[l] = (uint32_t)p0;
+        }
+        k0 += BP_PHILOX_W0;
+        k1 += BP_PHILOX_W1;
+    }
+}
+
 /* From 32 random bits: a float in [0, 1), a multiple of 2^-24. */
 static inline float bp_random_unit(uint32_t bits)
 {

@@ -27,6 +27,7 @@ typedef double bp_real;
 #define bp_exec_target_scale bp_exec_target_scale_f64
 #define bp_exec_row_losses bp_exec_row_losses_f64
 #define bp_exec_mean_loss bp_exec_mean_loss_f64
+#define bp_exec_feed bp_exec_feed_f64
 #define bp_exec_profile bp_exec_profile_f64
 #define bp_model bp_model_f64
 #define bp_model_new bp_model_new_f64

@@ -209,6 +209,12 @@ const struct bp_targets *bp_exec_targets(struct bp_exec *exec, int head)
     return &exec->targets[head];
 }
 
+void bp_exec_feed(struct bp_exec *exec, bp_exec_load *load, void *arg)
+{
+    exec->load = load;
+    exec->load_arg = arg;
+}
+
 void bp_exec_target_scale(struct bp_exec *exec, int head, double scale)
 {
     const struct bp_head *of = &exec->plan->graph->heads[head];

@@ -60,6 +60,12 @@ bp_status bp_exec_estimate(const struct bp_graph *graph, const struct bp_exec_op
 bp_real *bp_exec_input(struct bp_exec *exec);
 const struct bp_targets *bp_exec_targets(struct bp_exec *exec, int head);
 
+/* Says that the next pass is to get its rows by load(arg, row0, rows), which writes rows [row0, row0 + rows) of the input,
+ * and of target values. It is called by the thread that is about to take these rows through the network, so that they are
+ * in its cache. The rows' weights and labels have to be there before the pass. */
+typedef void bp_exec_load(void *arg, int row0, int rows);
+void bp_exec_feed(struct bp_exec *exec, bp_exec_load *load, void *arg);
+
 /* Says that the head's targets are scaled by this factor from now on (1 before), so that huber's delta keeps the unit
  * that it was given in. */
 void bp_exec_target_scale(struct bp_exec *exec, int head, double scale);

@@ -16,9 +16,11 @@ struct bp_exec {
     struct bp_targets *targets; /* per head */
     bp_real **losses;           /* per head: (capacity), loss of each row */
     bp_real *scale;             /* per head: of the pass going on, weight / sum of the rows' weights */
-    double *weights;            /* per head: the sum of the rows' weights in the last pass */
-    double *mean_loss;          /* per head: see bp_exec_mean_loss */
-    bp_real *parameter;         /* per head: of its loss, in the unit of the targets (bp_exec_target_scale) */
+    bp_exec_load *load;         /* of the rows of the next pass; NULL where they are there */
+    void *load_arg;
+    double *weights;    /* per head: the sum of the rows' weights in the last pass */
+    double *mean_loss;  /* per head: see bp_exec_mean_loss */
+    bp_real *parameter; /* per head: of its loss, in the unit of the targets (bp_exec_target_scale) */
     const bp_real **forward_panels, **backward_panels; /* per tensor, NULL where there are none */
     int nown;                                          /* backward panels that the model does not keep */
     struct bp_packed *own;                             /* which: offsets into own_panels */

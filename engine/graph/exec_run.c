@@ -23,6 +23,7 @@ struct pass {
     int rows;
     int parts; /* threads that take part */
     bool training, backward;
+    bool loads; /* the stage going on begins with the load of the rows */
     uint64_t seed, step;
 };
 
@@ -133,12 +134,32 @@ static void run_timed(const struct pass *pass, const struct bp_instr *instr, con
 
 /* --- stages ------------------------------------------------------------------------------------------------------ */
 
+/* A block of rows. */
+static struct part block_of(const struct pass *pass, int task)
+{
+    int block = pass->exec->plan->block, row0 = task * block, left = pass->rows - row0;
+    return (struct part){.row0 = row0, .rows = left < block ? left : block};
+}
+
+/* The profile has the time of it as the input's. */
+static void load_task(void *arg, int task, int thread)
+{
+    const struct pass *pass = arg;
+    struct bp_exec *exec = pass->exec;
+    struct part part = block_of(pass, task);
+    uint64_t begin = exec->ticks != NULL ? bp_ticks() : 0;
+    exec->load(exec->load_arg, part.row0, part.rows);
+    if (exec->ticks != NULL)
+        exec->ticks[(size_t)thread * (size_t)exec->plan->graph->nnodes * BP_PARTS] += bp_ticks() - begin;
+}
+
 static void rows_task(void *arg, int task, int thread)
 {
     const struct pass *pass = arg;
     const struct bp_plan *plan = pass->exec->plan;
-    int row0 = task * plan->block, left = pass->rows - row0;
-    struct part part = {.row0 = row0, .rows = left < plan->block ? left : plan->block};
+    struct part part = block_of(pass, task);
+    if (pass->loads)
+        load_task(arg, task, thread);
     for (int i = pass->stage->first; i < pass->end; i++)
         run_timed(pass, &plan->instrs[i], &part, thread);
 }
@@ -177,6 +198,9 @@ static void run_stages(struct pass *pass, struct bp_team *team, int end)
     const struct bp_plan *plan = pass->exec->plan;
     int blocks = (pass->rows - 1) / plan->block + 1;
     pass->parts = bp_team_active(team);
+    pass->loads = pass->exec->load != NULL && plan->stages[0].kind == BP_STAGE_ROWS;
+    if (pass->exec->load != NULL && !pass->loads)
+        bp_team_for(team, blocks, load_task, pass);
     for (int s = 0; s < plan->nstages && plan->stages[s].first < end; s++) {
         const struct bp_stage *stage = &plan->stages[s];
         pass->stage = stage;
@@ -185,7 +209,9 @@ static void run_stages(struct pass *pass, struct bp_team *team, int end)
             bp_team_for(team, blocks, rows_task, pass);
         else
             bp_team_for(team, pass->parts, stage->kind == BP_STAGE_GRID ? grid_part : columns_part, pass);
+        pass->loads = false;
     }
+    pass->exec->load = NULL;
 }
 
 static struct bp_team *team_for_work(struct bp_team *team, int64_t flops_row, int rows)

@@ -63,32 +63,6 @@ static double kernel_sum_squares(size_t n, const bp_real *x)
 
 /* --- dropout ------------------------------------------------------------------------------------------------------ */
 
-/* The words of bp_random(seed, stream, step, index + l) for l < 16, as words[w][l]: Philox 4x32-10 over lanes. Only
- * integers, so plain C: the compiler's vector code gives the same words. */
-static void random_lanes(uint64_t seed, uint32_t stream, uint64_t step, uint64_t index, uint32_t words[4][LANES])
-{
-    uint32_t *c0 = words[0], *c1 = words[1], *c2 = words[2], *c3 = words[3];
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    for (int l = 0; l < LANES; l++) {
-        uint64_t counter = index + (uint64_t)l;
-        c0[l] = (uint32_t)counter;
-        c1[l] = (uint32_t)(counter >> 32 & 0xffff) | (uint32_t)(step >> 32 & 0xffff) << 16;
-        c2[l] = (uint32_t)step;
-        c3[l] = stream;
-    }
-    for (int round = 0; round < 10; round++) {
-        for (int l = 0; l < LANES; l++) {
-            uint64_t p0 = (uint64_t)BP_PHILOX_M0 * c0[l], p1 = (uint64_t)BP_PHILOX_M1 * c2[l];
-            c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
-            c1[l] = (uint32_t)p1;
-            c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
-            c3[l] = (uint32_t)p0;
-        }
-        k0 += BP_PHILOX_W0;
-        k1 += BP_PHILOX_W1;
-    }
-}
-
 static void kernel_dropout(size_t n, const bp_real *x, bp_real *y, uint64_t seed, uint32_t stream, uint64_t step,
                            uint64_t first, float rate, bool accumulate)
 {
@@ -96,10 +70,10 @@ static void kernel_dropout(size_t n, const bp_real *x, bp_real *y, uint64_t seed
     /* unit(word) < rate is the same as (word >> 8) < ceil(rate 2^24): the product is exact */
     uint32_t threshold = (uint32_t)ceilf(rate * 0x1p24f);
     v16 keep = v16_set(1 - (bp_real)rate), half = v16_set((bp_real)0.5);
-    uint32_t words[4][LANES];
+    uint32_t words[4][BP_RANDOM_LANES];
     bp_real kept[BATCH + LANES] = {0}; /* 1 or 0; loads may run past the batch */
     for (size_t i = 0; i < n;) {
-        random_lanes(seed, stream, step, (first + i) / 4, words);
+        bp_random_lanes(seed, stream, step, (first + i) / 4, words);
         for (int l = 0; l < LANES; l++)
             for (int w = 0; w < 4; w++)
                 kept[4 * l + w] = words[w][l] >> 8 < threshold ? 0 : 1;

@@ -1,71 +1,60 @@
-/* batch.c: the gather of a batch, shared out to the team where it is worth a barrier.
+/* batch.c: the gather of a batch.
  *
- * A task fills the inputs and targets of its own rows and nothing else, so who does which changes nothing.
+ * Labels and weights are gathered at once: a label decides whether the batch is run at all, and the loss of a row is
+ * scaled by the weights of all of them. The rest, which is much more, is left to the threads of the pass, each loading
+ * the rows that it goes on with. Who loads what changes nothing.
  */
 #include "train/batch.h"
 
-#define SERIAL_ELEMENTS 16384 /* inputs of a batch below which one thread is as quick as a team */
-#define TASK_ELEMENTS 8192    /* inputs of a task, roughly */
-
-struct load {
-    struct bp_exec *exec;
-    const struct bp_graph *graph;
-    const struct bp_source *source;
-    const uint32_t *rows;
-    int n, block; /* rows in all, and of a task */
-};
-
-static void load_block(void *arg, int task, int thread)
+/* A part of the pass: rows row0 .. row0 + n of the batch. */
+static void load(void *arg, int row0, int n)
 {
-    const struct load *w = arg;
-    int first = task * w->block;
-    int n = w->n - first < w->block ? w->n - first : w->block;
-    const uint32_t *rows = w->rows + first;
+    const struct bp_batch *b = arg;
+    const uint32_t *rows = b->rows + row0;
 
-    (void)thread;
-    bp_source_gather(w->source, rows, n, bp_exec_input(w->exec) + (size_t)first * (size_t)w->source->inputs);
-    for (int h = 0; h < w->graph->nheads; h++) {
-        const struct bp_head *head = &w->graph->heads[h];
-        const struct bp_targets *targets = bp_exec_targets(w->exec, h);
+    bp_source_gather(b->source, rows, n, bp_exec_input(b->exec) + (size_t)row0 * (size_t)b->source->inputs);
+    for (int h = 0; h < b->graph->nheads; h++) {
+        const struct bp_head *head = &b->graph->heads[h];
+        float *value = bp_exec_targets(b->exec, h)->value;
 
-        bp_source_gather_weights(w->source, h, rows, n, targets->weight + first);
-        if (bp_loss_takes_labels(head->loss)) {
-            bp_source_gather_labels(w->source, h, rows, n, targets->label + first);
-        } else {
-            bp_source_gather_values(w->source, h, rows, n, targets->value + (size_t)first * (size_t)head->outputs);
+        if (value != NULL) {
+            bp_source_gather_values(b->source, h, rows, n, value + (size_t)row0 * (size_t)head->outputs);
         }
     }
 }
 
-static bp_status check_labels(const struct load *w, struct bp_error *err)
+static bp_status check_labels(const struct bp_batch *b, int head, int n, struct bp_error *err)
 {
-    for (int h = 0; h < w->graph->nheads; h++) {
-        const int32_t *label = bp_exec_targets(w->exec, h)->label;
+    const int32_t *label = bp_exec_targets(b->exec, head)->label;
+    int classes = b->graph->heads[head].outputs;
 
-        if (!bp_loss_takes_labels(w->graph->heads[h].loss)) {
-            continue;
-        }
-        for (int r = 0; r < w->n; r++) {
-            if (label[r] < 0 || label[r] >= w->graph->heads[h].outputs) {
-                return bp_fail(err, BP_INVALID, "row %u of the table has no class among the %d that are known",
-                               w->rows[r], w->graph->heads[h].outputs);
-            }
+    for (int r = 0; r < n; r++) {
+        if (label[r] < 0 || label[r] >= classes) {
+            return bp_fail(err, BP_INVALID, "row %u of the table has no class among the %d that are known",
+                           b->rows[r], classes);
         }
     }
     return BP_OK;
 }
 
-bp_status bp_batch_load(struct bp_exec *exec, struct bp_team *team, const struct bp_graph *graph,
+bp_status bp_batch_load(struct bp_batch *batch, struct bp_exec *exec, const struct bp_graph *graph,
                         const struct bp_source *source, const uint32_t *rows, int n, struct bp_error *err)
 {
-    struct load w = {exec, graph, source, rows, n, n};
-
-    if ((int64_t)n * source->inputs >= SERIAL_ELEMENTS && bp_team_active(team) > 1) {
-        w.block = source->inputs < TASK_ELEMENTS ? TASK_ELEMENTS / source->inputs : 1;
-    }
+    *batch = (struct bp_batch){exec, graph, source, rows};
     for (int h = 0; h < graph->nheads; h++) {
+        const struct bp_targets *targets = bp_exec_targets(exec, h);
+        bp_status status = BP_OK;
+
         bp_exec_target_scale(exec, h, source->targets[h].is_class ? 1.0 : source->targets[h].scale);
+        bp_source_gather_weights(source, h, rows, n, targets->weight);
+        if (targets->label != NULL) {
+            bp_source_gather_labels(source, h, rows, n, targets->label);
+            status = check_labels(batch, h, n, err);
+        }
+        if (status != BP_OK) {
+            return status;
+        }
     }
-    bp_team_for(team, (n + w.block - 1) / w.block, load_block, &w);
-    return check_labels(&w, err);
+    bp_exec_feed(exec, load, batch);
+    return BP_OK;
 }

@@ -2,7 +2,7 @@
  *
  * Private to train/.
  *
- * Threads: called by the leader of a team; blocks of rows are shared out to it.
+ * Threads: called by the leader of a team; the rows are loaded by the threads of the pass.
  */
 #ifndef BP_TRAIN_BATCH_H
 #define BP_TRAIN_BATCH_H
@@ -10,9 +10,18 @@
 #include "graph/exec.h"
 #include "train/source.h"
 
-/* Gathers rows[0..n) and their targets into exec. BP_INVALID when a row has no class where its head needs one (the
- * message names the row): the batch must not be run then. */
-bp_status bp_batch_load(struct bp_exec *exec, struct bp_team *team, const struct bp_graph *graph,
+/* What a pass needs to load its rows. */
+struct bp_batch {
+    struct bp_exec *exec;
+    const struct bp_graph *graph;
+    const struct bp_source *source;
+    const uint32_t *rows;
+};
+
+/* Gathers labels and weights of rows[0..n) into exec, and has its next pass, a bp_exec_pass of these n rows, gather the
+ * rest: batch, filled here, and rows must live until then. BP_INVALID when a row has no class where its head needs one
+ * (the message names the row): the batch must not be run then. */
+bp_status bp_batch_load(struct bp_batch *batch, struct bp_exec *exec, const struct bp_graph *graph,
                         const struct bp_source *source, const uint32_t *rows, int n, struct bp_error *err);
 
 #endif

@@ -104,10 +104,11 @@ bool bp_trainer_blame(struct bp_trainer *t, const uint32_t *rows, int n, uint64_
 {
     struct bp_exec_options options = {.capacity = n, .training = true, .keep_all = true, .threads = 1};
     struct bp_exec *exec = NULL;
+    struct bp_batch batch;
     bool found = false;
 
     if (err != NULL && bp_exec_new(t->model, &options, &exec, NULL) == BP_OK &&
-        bp_batch_load(exec, NULL, t->graph, t->source, rows, n, NULL) == BP_OK) {
+        bp_batch_load(&batch, exec, t->graph, t->source, rows, n, NULL) == BP_OK) {
         bp_exec_pass(exec, NULL, n, true, t->config.seed, counter);
         found = blame_forward(t, exec, n, err) || blame_loss(t, exec, n, err) || blame_backward(t, exec, n, err);
     }

@@ -53,7 +53,8 @@ static bp_status evaluate(struct bp_exec *exec, int capacity, struct bp_team *te
     }
     for (uint64_t first = 0; first < nrows; first += (uint64_t)capacity) {
         int n = nrows - first < (uint64_t)capacity ? (int)(nrows - first) : capacity;
-        bp_status status = bp_batch_load(exec, team, graph, source, rows + first, n, err);
+        struct bp_batch batch;
+        bp_status status = bp_batch_load(&batch, exec, graph, source, rows + first, n, err);
 
         if (status != BP_OK) {
             return status;

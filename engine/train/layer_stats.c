@@ -364,9 +364,10 @@ bp_status bp_layer_sampler_before(struct bp_layer_sampler *s, struct bp_team *te
                                   struct bp_error *err)
 {
     const struct bp_graph *graph = s->model->graph;
+    struct bp_batch batch;
 
     if (!s->loaded) {
-        bp_status status = bp_batch_load(s->exec, team, graph, s->source, s->row, s->rows, err);
+        bp_status status = bp_batch_load(&batch, s->exec, graph, s->source, s->row, s->rows, err);
         if (status != BP_OK) {
             return status;
         }

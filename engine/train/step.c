@@ -137,7 +137,8 @@ static bp_status pass(struct bp_trainer *t, struct bp_team *team, const uint32_t
                       struct bp_error *err)
 {
     uint64_t counter = (uint64_t)t->at.step * (uint64_t)bp_trainer_micro_batches(&t->config) + (uint64_t)k;
-    bp_status status = bp_batch_load(t->exec, team, t->graph, t->source, rows, n, err);
+    struct bp_batch batch;
+    bp_status status = bp_batch_load(&batch, t->exec, t->graph, t->source, rows, n, err);
     double loss;
 
     if (status != BP_OK) {

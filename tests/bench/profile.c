@@ -65,6 +65,7 @@ struct view {
     double peak;     /* GFLOP/s */
     int used;        /* threads that took part in the passes */
     double update;   /* with packing */
+    double load;     /* of the rows, within the pass */
     size_t nparams;  /* that are trained */
     struct row *all; /* one a node */
     struct row sum;
@@ -115,7 +116,8 @@ static void fill(struct view *v)
 {
     const struct bp_graph *g = v->w->graph;
     v->update = (double)v->p->engine.ticks[BP_STEP_UPDATE] * v->tick;
-    for (int n = 0; n < g->nnodes; n++) {
+    v->load = part_of(v, 0, BP_PART_FORWARD);
+    for (int n = 1; n < g->nnodes; n++) {
         v->all[n] = (struct row){.forward = part_of(v, n, BP_PART_FORWARD),
                                  .data = part_of(v, n, BP_PART_BACKWARD),
                                  .weights = part_of(v, n, BP_PART_PARAMETERS),
@@ -176,9 +178,9 @@ static void print_step(const struct view *v, double plain)
 {
     const uint64_t *ticks = v->p->engine.ticks;
     double step = v->tick * (double)(v->p->end_tick - v->p->begin_tick), inside = 0;
-    double gather = v->tick * (double)ticks[BP_STEP_GATHER], check = v->tick * (double)ticks[BP_STEP_CHECK];
+    double gather = v->tick * (double)ticks[BP_STEP_GATHER] + v->load, check = v->tick * (double)ticks[BP_STEP_CHECK];
     double metrics = v->tick * (double)ticks[BP_STEP_METRICS], pass = v->tick * (double)ticks[BP_STEP_PASS];
-    double wait = pass - (total_of(&v->sum) - v->sum.update);
+    double wait = pass - v->load - (total_of(&v->sum) - v->sum.update);
 
     for (int i = 0; i < BP_STEP_PARTS; i++)
         inside += v->tick * (double)ticks[i];
@@ -195,8 +197,7 @@ static void print_step(const struct view *v, double plain)
     fprintf(stderr,
             "besides: gather %.2f, check %.2f, metrics %.2f, wait %.2f, host %.2f\n"
             "step %.2f us on %d of %d threads; without the profile %.2f us\n\n",
-            gather, check, metrics, wait, host, step, v->used, v->p->threads,
-            1e6 * plain);
+            gather, check, metrics, wait, host, step, v->used, v->p->threads, 1e6 * plain);
 }
 
 void profile_print(const struct profile *p, const struct workload *w, double peak, double plain)
