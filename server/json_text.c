@@ -112,15 +112,21 @@ json_t *bp_json_number(double value)
     return isfinite(value) ? json_real(value) : json_string(bp_number_text(value, text));
 }
 
+char *bp_float_text(float value, char ret[BP_NUMBER_TEXT])
+{
+    if (!isfinite(value))
+        return bp_number_text((double)value, ret);
+    for (int digits = 6; digits <= 9; digits++) {
+        snprintf(ret, BP_NUMBER_TEXT, "%.*g", digits, (double)value);
+        if (strtof(ret, NULL) == value)
+            break;
+    }
+    return ret;
+}
+
 json_t *bp_json_float(float value)
 {
     char text[BP_NUMBER_TEXT];
-    if (!isfinite(value))
-        return bp_json_number((double)value);
-    for (int digits = 6; digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)value);
-        if (strtof(text, NULL) == value)
-            break;
-    }
-    return json_real(strtod(text, NULL));
+    bp_float_text(value, text);
+    return isfinite(value) ? json_real(strtod(text, NULL)) : json_string(text);
 }

@@ -18,6 +18,9 @@ char *bp_json_text(const json_t *json);
 /* The shortest text of a double that reads back the same; "NaN", "Infinity", "-Infinity". Returns ret. */
 char *bp_number_text(double value, char ret[BP_NUMBER_TEXT]);
 
+/* The same of a float32: 6 to 9 digits. */
+char *bp_float_text(float value, char ret[BP_NUMBER_TEXT]);
+
 /* A number; the strings "NaN", "Infinity", "-Infinity" for what JSON has no number for. New reference or NULL. */
 json_t *bp_json_number(double value);
 

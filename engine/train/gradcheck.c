@@ -16,12 +16,12 @@
  */
 #include "train/gradcheck.h"
 
+#include "base/clock.h"
 #include "base/random.h"
 #include "graph/exec.h"
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 #define ROWS_MAX 4096  /* of the random batch; a check is about a formula, not about data */
 #define STEP 1         /* of dropout's mask */
@@ -178,13 +178,6 @@ static void check_range(struct check *check, bp_real *p, const bp_real *g, size_
         bp_model_pack(check->model, NULL); /* as it was */
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static bp_status prepare(struct check *check, struct bp_error *err)
 {
     struct bp_exec_options options = {.capacity = check->options->rows, .threads = 1};
@@ -244,9 +237,9 @@ bp_status bp_gradcheck(const struct bp_graph *graph, const struct bp_gradcheck_o
     bp_status status = prepare(&check, err);
     if (status != BP_OK)
         goto out;
-    double start = now();
+    double start = bp_clock();
     bp_exec_pass(check.exec, NULL, options->rows, true, options->seed, STEP);
-    double middle = now();
+    double middle = bp_clock();
     int count = compare(&check, ret);
     if (check.stopped) {
         status = bp_fail(err, BP_STOPPED, "the gradient check was stopped");
@@ -254,7 +247,7 @@ bp_status bp_gradcheck(const struct bp_graph *graph, const struct bp_gradcheck_o
     }
     *ret_count = count;
     *ret_seconds_backward = middle - start;
-    *ret_seconds_numeric = now() - middle;
+    *ret_seconds_numeric = bp_clock() - middle;
 out:
     bp_exec_free(check.exec);
     bp_exec_free(check.loss);

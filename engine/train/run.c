@@ -6,11 +6,12 @@
  * A step that fails (step.c) ends the run, or is answered by going back to the start of the epoch (rollback.c).
  */
 #include "train/state.h"
+
+#include "base/clock.h"
 #include "train/tuner.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define CHECKPOINT_PAUSE 1.0  /* seconds between two checkpoints at least */
 #define CHECKPOINT_SHARE 33.0 /* and this many times what the last one took: at most 3 % of the time */
@@ -30,14 +31,6 @@ struct run {
     double checkpoint_cost;  /* seconds that it took */
     bool checkpoint_waits;   /* the end of an epoch asked for one that was too early */
 };
-
-static double now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
-}
 
 /* A step, with a sample of the layers where one is due. One that failed is looked at too: for the blame. */
 static bp_status watched_step(struct run *run)
@@ -69,12 +62,12 @@ static bp_status watched_step(struct run *run)
 static bp_status tuned_step(struct run *run)
 {
     bool listens = bp_tuner_listens(&run->tuner);
-    double begin = listens ? now() : 0.0;
+    double begin = listens ? bp_clock() : 0.0;
     bp_status status;
 
     bp_team_set_active(run->team, bp_tuner_threads(&run->tuner));
     status = watched_step(run);
-    bp_tuner_took(&run->tuner, listens ? now() - begin : 0.0);
+    bp_tuner_took(&run->tuner, listens ? bp_clock() - begin : 0.0);
     return status;
 }
 
@@ -104,7 +97,7 @@ static void keep_time(struct run *run)
 {
     struct bp_trainer *t = run->t;
 
-    run->time = now();
+    run->time = bp_clock();
     t->at.seconds = run->earlier + (run->time - run->started);
     if (t->config.max_seconds > 0.0 && t->at.seconds >= t->config.max_seconds && t->at.stop_reason == BP_STOP_NONE) {
         t->at.stop_reason = BP_STOP_TIME;
@@ -128,13 +121,13 @@ static void report_step(const struct run *run)
 
 static bp_status offer_checkpoint(struct run *run, bool must)
 {
-    double begin = now();
+    double begin = bp_clock();
     bp_status status = BP_OK;
 
     if (run->hooks->checkpoint != NULL) {
         status = run->hooks->checkpoint(run->hooks->ctx, run->t, must, run->err);
     }
-    run->checkpoint_end = now();
+    run->checkpoint_end = bp_clock();
     run->checkpoint_cost = run->checkpoint_end - begin;
     run->checkpoint_waits = false;
     return status;
@@ -258,7 +251,7 @@ enum bp_outcome bp_trainer_run(struct bp_trainer *trainer, const struct bp_train
         bp_model_pack(trainer->model, NULL);
         trainer->put = false;
     }
-    run.started = run.checkpoint_end = now();
+    run.started = run.checkpoint_end = bp_clock();
     run.earlier = trainer->at.seconds;
     if (trainer->at.stop_reason == BP_STOP_NONE && trainer->at.epoch >= trainer->config.epochs) {
         trainer->at.stop_reason = BP_STOP_MAX_EPOCHS;

@@ -1,6 +1,7 @@
 /* common.c: lookups, times, lists and waiting, shared by the handlers. */
 #include "api/common.h"
 
+#include "base/clock.h"
 #include "config.h"
 #include "problems.h"
 
@@ -159,9 +160,7 @@ int bp_api_wait(struct bp_request *request, struct bp_reply *reply, const struct
     bool final = bp_job_status_final(row->status);
     if (final || seconds <= 0 || bp_request_waited(request) == 2 || (!until_final && row->version > since))
         return 1;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    double clock = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    double clock = bp_clock();
     double deadline = bp_request_deadline(request, clock + (seconds < WAIT_MAX ? seconds : WAIT_MAX));
     if (clock >= deadline)
         return 1;

@@ -6,12 +6,12 @@
 #include "api/choice.h"
 #include "api/common.h"
 #include "api/worked_internal.h"
+#include "base/clock.h"
 #include "config.h"
 #include "jobs/spec.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* --- options of a request --------------------------------------------------------------------------------------------- */
 
@@ -59,22 +59,15 @@ bool bp_worked_bool(struct bp_reply *reply, json_t *body, const char *name, bool
     return true;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 void bp_patience_start(struct bp_patience *patience, const struct bp_request *request)
 {
-    *patience = (struct bp_patience){request, now() + BP_WORKED_SECONDS};
+    *patience = (struct bp_patience){request, bp_clock() + BP_WORKED_SECONDS};
 }
 
 bool bp_patience_over(void *arg)
 {
     const struct bp_patience *patience = arg;
-    return bp_request_cancelled(patience->request) || now() > patience->deadline;
+    return bp_request_cancelled(patience->request) || bp_clock() > patience->deadline;
 }
 
 void bp_patience_problem(struct bp_reply *reply, const struct bp_patience *patience, const char *advice)

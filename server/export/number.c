@@ -4,22 +4,13 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 size_t bp_f32_print(char ret[BP_F32_TEXT], float value)
 {
-    if (isnan(value))
-        return (size_t)snprintf(ret, BP_F32_TEXT, "\"NaN\"");
-    if (isinf(value))
-        return (size_t)snprintf(ret, BP_F32_TEXT, "\"%sInfinity\"", value < 0 ? "-" : "");
-    int length = 0;
-    for (int digits = 6; digits <= 9; digits++) { /* 9 always do */
-        length = snprintf(ret, BP_F32_TEXT, "%.*g", digits, (double)value);
-        if (strtof(ret, NULL) == value)
-            break;
-    }
-    return (size_t)length;
+    char text[BP_NUMBER_TEXT];
+    const char *quote = isfinite(value) ? "" : "\"";
+    return (size_t)snprintf(ret, BP_F32_TEXT, "%s%s%s", quote, bp_float_text(value, text), quote);
 }
 
 float bp_f32_load(const unsigned char *bytes)

@@ -5,9 +5,11 @@
 #ifndef BP_EXPORT_NUMBER_H
 #define BP_EXPORT_NUMBER_H
 
+#include "json_text.h"
+
 #include <stddef.h>
 
-#define BP_F32_TEXT 24 /* room for any printed float32, NUL included */
+#define BP_F32_TEXT (BP_NUMBER_TEXT + 2) /* room for any printed float32, NUL included */
 
 /* Prints the shortest of 6 to 9 significant digits that reads back to the same float32, as JSON writes numbers.
  * JSON has no word for what is not finite: those become the strings "NaN", "Infinity" and "-Infinity", with quotes.

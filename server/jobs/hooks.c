@@ -22,13 +22,6 @@
 #define REJECTED_MAX 64         /* batches that found no room, after which the trainer waits for it: some 20 MB */
 #define RETRY_SECONDS 1.0       /* between two tries of those */
 
-double bp_run_clock(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* --- series and events on their way to the store -------------------------------------------------------------------- */
 static void batch_free(struct bp_batch *b)
 {
@@ -86,7 +79,7 @@ static void post_rejected(struct bp_job_run *run)
     run->rejected = run->last = NULL;
     atomic_store(&run->nrejected, 0);
     pthread_mutex_unlock(&run->mutex);
-    run->retried_at = bp_run_clock();
+    run->retried_at = bp_clock();
     while (again) {
         struct bp_batch *next = again->next;
         batch_post(run, again);
@@ -108,13 +101,13 @@ static void wait_for_posted(struct bp_job_run *run, int n)
 
 void bp_run_flush(struct bp_job_run *run, bool all)
 {
-    if (all || bp_run_clock() - run->retried_at >= RETRY_SECONDS)
+    if (all || bp_clock() - run->retried_at >= RETRY_SECONDS)
         post_rejected(run);
     if (run->batch) {
         batch_post(run, run->batch);
         run->batch = NULL;
     }
-    run->flushed_at = bp_run_clock();
+    run->flushed_at = bp_clock();
     wait_for_posted(run, all ? 0 : POSTED_MAX);
     if (all || atomic_load(&run->nrejected) <= REJECTED_MAX)
         return;
@@ -234,7 +227,7 @@ static enum bp_command hook_command(void *ctx, int *threads)
 static void hook_progress(void *ctx, const struct bp_progress *progress)
 {
     struct bp_job_run *run = ctx;
-    double now = bp_run_clock();
+    double now = bp_clock();
     if (!pthread_mutex_trylock(&run->live->mutex)) {
         struct bp_snapshot *s = &run->live->snapshot;
         s->progress = *progress;
@@ -317,7 +310,7 @@ static void epoch_event(struct bp_job_run *run, const struct bp_progress *progre
             b->event = NULL;
     }
     free(metrics);
-    run->event_at = bp_run_clock();
+    run->event_at = bp_clock();
 }
 
 static void hook_epoch(void *ctx, const struct bp_progress *progress, const struct bp_best *best)
@@ -328,7 +321,7 @@ static void hook_epoch(void *ctx, const struct bp_progress *progress, const stru
     run->live->snapshot.best = *best;
     pthread_mutex_unlock(&run->live->mutex);
     if (progress->epochs <= EPOCH_EVENTS || progress->epoch == progress->epochs ||
-        bp_run_clock() - run->event_at >= EPOCH_EVENT_SECONDS)
+        bp_clock() - run->event_at >= EPOCH_EVENT_SECONDS)
         epoch_event(run, progress);
 }
 

@@ -68,16 +68,6 @@ int bp_predict_batch(const struct bp_graph *graph)
 
 /* --- loading --- */
 
-/* n little-endian float32 at any address. */
-static void copy_floats(float *to, const uint8_t *from, size_t n)
-{
-    for (size_t i = 0; i < n; i++, from += sizeof(float)) {
-        uint32_t bits =
-            (uint32_t)from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
-        memcpy(&to[i], &bits, sizeof bits);
-    }
-}
-
 static bp_status load_weights(struct bp_store *store, struct bp_predictor *p, struct bp_error *err)
 {
     uint8_t *bytes = NULL;
@@ -93,8 +83,8 @@ static bp_status load_weights(struct bp_store *store, struct bp_predictor *p, st
     if (!status)
         status = bp_model_new(p->network.plan.graph, false, 0, &p->model, err);
     if (!status) {
-        copy_floats(p->model->params, params, p->model->nparams);
-        copy_floats(p->model->stats, stats, p->model->nstats);
+        memcpy(p->model->params, params, p->model->nparams * sizeof *p->model->params);
+        memcpy(p->model->stats, stats, p->model->nstats * sizeof *p->model->stats);
         bp_model_pack(p->model, NULL);
         bool of_best = p->best && header.best.any;
         p->epoch = of_best ? header.best.epoch : header.epoch;

@@ -3,6 +3,7 @@
 #ifndef BP_JOBS_RUN_H
 #define BP_JOBS_RUN_H
 
+#include "base/clock.h"
 #include "jobs/jobs_internal.h"
 #include "jobs/saver.h"
 #include "jobs/spec.h"
@@ -71,9 +72,6 @@ bool bp_run_stalled(struct bp_job_run *run, bp_status status);
 bool bp_run_again(struct bp_job_run *run, bp_status status, unsigned told);
 #define BP_TOLD_TO_LEAVE (1u << BP_PAUSE | 1u << BP_CANCEL)
 #define BP_TOLD_ANYTHING (BP_TOLD_TO_LEAVE | 1u << BP_FINISH | 1u << BP_CHECKPOINT_NOW)
-
-/* Steady clock in seconds. */
-double bp_run_clock(void);
 
 /* The hooks of a run, for bp_trainer_run. */
 struct bp_train_hooks bp_run_hooks(struct bp_job_run *run);

@@ -165,7 +165,7 @@ void bp_worker_run(struct bp_jobs *jobs, struct bp_job_row *row, struct bp_live 
     struct bp_job_run run = {.jobs = jobs, .app = jobs->app, .live = live, .id = live->id};
     pthread_mutex_init(&run.mutex, NULL);
     atomic_store(&run.version, row->version);
-    run.flushed_at = bp_run_clock();
+    run.flushed_at = bp_clock();
     struct bp_error err = {0};
     struct outcome outcome = {.kind = BP_RUN_FAILED};
     char threads[16];
