@@ -60,6 +60,7 @@ fi
 for ((i = 0; i < runs; i++)); do
     "$python" tests/bench/compare.py --venv "$venv" ${rest[@]+"${rest[@]}"}
 done
+((quick)) || "$python" tests/bench/submit.py
 if ((runs > 1)); then
     "$python" tests/bench/report.py --last "$runs"
 fi

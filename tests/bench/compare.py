@@ -93,7 +93,10 @@ class Peer:
 def importable(python: str, module: str, path: str = "") -> bool:
     code = f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)"
     environment = os.environ | ({"PYTHONPATH": path} if path else {})
-    return subprocess.run([python, "-c", code], env=environment, capture_output=True, check=False).returncode == 0
+    try:
+        return subprocess.run([python, "-c", code], env=environment, capture_output=True, check=False).returncode == 0
+    except OSError:  # no such interpreter
+        return False
 
 
 def kinds(venv: Path, debian: str) -> Iterator[tuple[Kind, str]]:
@@ -201,7 +204,7 @@ def main() -> None:
     wanted = [name for name in args.peers.split(",") if name]
     able: list[tuple[Kind, dict[int, Peer]]] = []
     absent: dict[str, str] = {}
-    for kind, reason in kinds(args.venv, args.debian):
+    for kind, reason in () if args.peers == "none" else kinds(args.venv, args.debian):
         if wanted and kind.name not in wanted:
             continue
         if reason:
