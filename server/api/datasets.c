@@ -124,7 +124,7 @@ void bp_api_dataset_post(struct bp_request *request, struct bp_reply *reply, voi
     if (!name || !name->text) {
         bp_problem(reply, 422, "missing_part",
                    "a form needs the dataset's name: curl -F name=NAME -F data=@FILE, or "
-                   "-F inputs=@IMAGES -F targets=@LABELS");
+                   "-F inputs=@IMAGES -F targets=@LABELS; a file by itself goes to /v1/datasets/NAME: curl -T FILE");
         return;
     }
     if (!bp_api_name_ok(name->text, "/name", reply) || forbidden(app, request, reply, name->text))

@@ -184,17 +184,22 @@ void bp_api_job_get(struct bp_request *request, struct bp_reply *reply, void *ar
 {
     struct bp_app *app = arg;
     int64_t wait, since;
+    enum bp_render render;
     uint64_t generation = bp_store_generation(app->store);
-    if (!bp_request_query_int(request, reply, "wait", 0, 0, 3600, &wait) ||
+    if (!bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_TEXT, &render) ||
+        !bp_request_query_int(request, reply, "wait", 0, 0, 3600, &wait) ||
         !bp_request_query_int(request, reply, "since", -1, 0, INT64_MAX, &since))
         return;
-    if (wait == 0 && bp_job_cache_reply(app->job_cache, generation, bp_request_arg(request, 0), request, reply))
+    if (wait == 0 && render == BP_RENDER_JSON &&
+        bp_job_cache_reply(app->job_cache, generation, bp_request_arg(request, 0), request, reply))
         return;
     struct bp_job_row row;
     if (!bp_api_job_row(app, request, reply, &row))
         return;
     int now = bp_api_wait(request, reply, &row, (double)wait, since < 0, since);
-    if (now > 0) {
+    if (now > 0 && render == BP_RENDER_TEXT) {
+        list_text(app, &row, 1, reply);
+    } else if (now > 0) {
         job_told(app, request, reply, &row, generation);
     } else if (now < 0) {
         bp_problem(reply, 503, "overloaded",

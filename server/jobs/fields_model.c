@@ -225,8 +225,8 @@ static const struct bp_field dropout[] = {
     REAL("rate", 0, 1, BP_REQUIRED | BP_OPEN_MAX, NULL, "p prob", "share of elements set to 0 in training"),
 };
 static const struct bp_field embedding[] = {
-    INT("input_dim", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "num_embeddings",
-        "different codes: of category columns the most levels that one has, and one more where values are missing"),
+    INT("input_dim", 1, BP_UNITS_MAX, 0, NULL, "num_embeddings",
+        "different codes; of the first layer those of the dataset's columns, where it is left out"),
     INT("output_dim", 1, BP_UNITS_MAX, BP_REQUIRED, NULL, "embedding_dim", "numbers per level"),
     {.name = "kernel_initializer",
      .value = BP_VALUE_TYPED,

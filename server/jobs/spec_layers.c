@@ -312,26 +312,49 @@ static void settle_target_scale(struct spec_work *w)
     spec_heads_done(&heads);
 }
 
+/* Only the codes of the dataset's columns are known here. */
+static void require_codes(struct spec_work *w)
+{
+    json_t *layers = spec_layers(w->doc), *layer;
+    char pointer[64];
+    size_t i;
+    json_array_foreach(layers, i, layer) {
+        if (!is_type(layer, "embedding") || json_object_get(layer, "input_dim"))
+            continue;
+        layer_pointer(i, "input_dim", pointer, sizeof pointer);
+        spec_fault(w, pointer, "required", NULL, NULL,
+                   "\"input_dim\" is required of an embedding that is not the first layer: how many different codes "
+                   "reach it");
+    }
+}
+
 /* An embedding reads codes: all columns must be some, and it must have a vector for each. */
 static void check_embedding(struct spec_work *w)
 {
-    const json_t *first = json_array_get(spec_layers(w->doc), 0);
+    json_t *first = json_array_get(spec_layers(w->doc), 0), *given = json_object_get(first, "input_dim");
     const char *column;
     char pointer[64];
-    int64_t codes, rows = (int64_t)json_integer_value(json_object_get(first, "input_dim"));
+    int64_t codes, rows = (int64_t)json_integer_value(given);
     if (!is_type(first, "embedding"))
         return;
     bool coded = bp_transform_codes(w->transform, &codes, &column);
-    layer_pointer(0, coded ? "input_dim" : NULL, pointer, sizeof pointer);
-    if (!coded)
+    layer_pointer(0, coded && given ? "input_dim" : NULL, pointer, sizeof pointer);
+    if (!coded) {
         spec_fault(
             w, pointer, "incompatible", NULL, NULL,
             "an embedding reads codes, but column \"%.80s\" is none: leave its \"encode\" out, or say \"code\"",
             column);
-    else if (codes > rows)
+        codes = 1; /* no second fault about the number of them */
+    } else if (!given) {
+        spec_warn(w, pointer, "inferred", "input_dim is %lld: column \"%.80s\" has the codes 0 to %lld",
+                  (long long)codes, column, (long long)codes - 1);
+    } else if (codes > rows) {
         spec_fault(w, pointer, "out_of_range", NULL, NULL,
                    "must be at least %lld, for the codes 0 to %lld of column \"%.80s\", got %lld", (long long)codes,
                    (long long)codes - 1, column, (long long)rows);
+    }
+    if (!given)
+        spec_set(w, first, "input_dim", json_integer(codes));
 }
 
 void spec_complete_layers(struct spec_work *w)
@@ -348,6 +371,7 @@ void spec_complete_layers(struct spec_work *w)
         settle_output(w, loss, spec_head_outputs(loss, target));
     check_auto(w);
     check_embedding(w);
+    require_codes(w);
     settle_flatten(w, bp_transform_shape(w->transform).rank);
     settle_names(w, false); /* of the layers that were added */
     spec_check_inputs(w);

@@ -253,6 +253,16 @@ def test_codes_must_fit_the_table(worded):
     assert reply.status_code == 422 and '"two"' in reply.json()["errors"][0]["detail"], reply.text
 
 
+def test_the_number_of_codes_is_found_out(worded):
+    open_ended = {"type": "embedding", "name": "e", "output_dim": 4}
+    job = worded.train({"dataset": WORDS, "layers": [open_ended, 16], "epochs": 1})
+    assert job["spec"]["model"]["layers"][0]["input_dim"] == 8
+    assert any(w["code"] == "inferred" and "input_dim is 8" in w["detail"] for w in job["warnings"]), job["warnings"]
+    reply = worded.post("/v1/jobs", json={"dataset": WORDS, "layers": [EMBED, {**open_ended, "name": "f"}]})
+    [error] = reply.json()["errors"]
+    assert (error["pointer"], error["code"]) == ("/layers/1/input_dim", "required") and "not the first" in error["detail"]
+
+
 def test_a_missing_word_has_a_vector_of_its_own(daemon):
     lines = words().splitlines()
     daemon.upload("gaps", "\n".join([lines[0]] + ["," + line.split(",", 1)[1] if i % 9 == 0 else line

@@ -214,8 +214,9 @@ def test_tables_for_people(smooth):
         reply = smooth.request("POST" if options else "GET", path, **options)
         assert reply.status_code == 200 and reply.headers["Content-Type"].startswith("text/plain"), reply.text
         return reply.text.splitlines()
-    head, row = table("/v1/jobs?name=table&render=text")
-    assert "STATUS" in head and "table" in row and "succeeded" in row and "5/5" in row
+    for path in ("/v1/jobs?name=table&render=text", f"/v1/jobs/{job}?render=text"):
+        head, row = table(path)
+        assert "STATUS" in head and "table" in row and "succeeded" in row and "5/5" in row
     head, *rows = table("/v1/datasets/smooth/rows?limit=3&render=text")
     listed = smooth.get("/v1/datasets/smooth/rows?limit=3").json()["data"]
     assert head.split() == list(listed[0]) and len({len(line) for line in (head, *rows)}) == 1
