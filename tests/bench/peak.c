@@ -4,37 +4,38 @@
  */
 #include "peak.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include <omp.h>
 #include <stdbool.h>
 #include <string.h>
-#include <time.h>
 
 #define CHAINS 12     /* more than latency times throughput of any FMA unit so far */
 #define ROUNDS 100000 /* of one call: about half a millisecond */
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* --- FMA units -------------------------------------------------------------------------------------------------- */
 
 /* One function for each width: c = c * a + b in CHAINS registers of type TYPE. */
-#define STEP(FMA, i) __asm__ volatile(FMA : "+" REGISTER(c##i) : REGISTER(a), REGISTER(b));
+#define STEP(FMA, i) __asm__ volatile(FMA : "+" REGISTER(c##i) : REGISTER(a), REGISTER(b))
 #define PEAK_KERNEL(NAME, TARGET, TYPE, FMA)                                                                         \
     TARGET static void NAME(void)                                                                                    \
     {                                                                                                                \
         TYPE a = {0}, b = {0}, c0 = a, c1 = a, c2 = a, c3 = a, c4 = a, c5 = a, c6 = a, c7 = a, c8 = a, c9 = a;       \
         TYPE c10 = a, c11 = a;                                                                                       \
         for (int r = 0; r < ROUNDS; r++) {                                                                           \
-            STEP(FMA, 0)                                                                                             \
-            STEP(FMA, 1)                                                                                             \
-            STEP(FMA, 2) STEP(FMA, 3) STEP(FMA, 4) STEP(FMA, 5) STEP(FMA, 6) STEP(FMA, 7) STEP(FMA, 8) STEP(FMA, 9)  \
-                STEP(FMA, 10) STEP(FMA, 11)                                                                          \
+            STEP(FMA, 0);                                                                                            \
+            STEP(FMA, 1);                                                                                            \
+            STEP(FMA, 2);                                                                                            \
+            STEP(FMA, 3);                                                                                            \
+            STEP(FMA, 4);                                                                                            \
+            STEP(FMA, 5);                                                                                            \
+            STEP(FMA, 6);                                                                                            \
+            STEP(FMA, 7);                                                                                            \
+            STEP(FMA, 8);                                                                                            \
+            STEP(FMA, 9);                                                                                            \
+            STEP(FMA, 10);                                                                                           \
+            STEP(FMA, 11);                                                                                           \
         }                                                                                                            \
     }
 
@@ -96,16 +97,16 @@ static const struct unit *find(const char *simd)
 double bp_peak_gflops(const char *simd, int threads, double seconds)
 {
     const struct unit *unit = find(simd);
-    double best = 0, end = now() + seconds;
+    double best = 0, end = bp_clock() + seconds;
     if (unit == NULL)
         return 0;
     do {
-        double begin = now();
+        double begin = bp_clock();
 #pragma omp parallel num_threads(threads)
         unit->run();
-        double gflops = 2e-9 * unit->lanes * CHAINS * ROUNDS * threads / (now() - begin);
+        double gflops = 2e-9 * unit->lanes * CHAINS * ROUNDS * threads / (bp_clock() - begin);
         best = gflops > best ? gflops : best;
-    } while (now() < end);
+    } while (bp_clock() < end);
     return best;
 }
 
@@ -126,18 +127,18 @@ double bp_peak_bandwidth(size_t bytes, int threads, double seconds)
 {
     size_t share = bytes / sizeof(float) / (size_t)threads / 16 * 16;
     float *x = bp_alloc(share * (size_t)threads * sizeof *x + 64);
-    double best = 0, end = now() + seconds;
+    double best = 0, end = bp_clock() + seconds;
     if (x == NULL || share == 0)
         return bp_free(x), 0;
     int sweeps = (int)((8u << 20) / share) + 1; /* so many that opening the threads does not show */
     do {
-        double begin = now();
+        double begin = bp_clock();
 #pragma omp parallel num_threads(threads)
         for (int s = 0; s < sweeps; s++)
             sweep(x + (size_t)omp_get_thread_num() * share, share);
-        double gb = 2e-9 * (double)(share * (size_t)threads * sizeof *x) * sweeps / (now() - begin);
+        double gb = 2e-9 * (double)(share * (size_t)threads * sizeof *x) * sweeps / (bp_clock() - begin);
         best = gb > best ? gb : best;
-    } while (now() < end);
+    } while (bp_clock() < end);
     bp_free(x);
     return best;
 }

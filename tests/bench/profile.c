@@ -4,20 +4,13 @@
  */
 #include "profile.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/ticks.h"
 #include "graph/exec_internal.h"
 #include "train/state.h"
 
 #include <string.h>
-#include <time.h>
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void profile_init(struct profile *p, const struct bp_graph *graph, int threads)
 {
@@ -38,14 +31,14 @@ void profile_begin(struct profile *p, const struct bp_progress *at)
     memset(p->engine.nodes, 0, p->cells * sizeof *p->engine.nodes);
     p->begin_step = at->step;
     p->begin_samples = at->samples;
-    p->begin = now();
+    p->begin = bp_clock();
     p->begin_tick = bp_ticks();
 }
 
 void profile_end(struct profile *p, const struct bp_progress *at)
 {
     p->end_tick = bp_ticks();
-    p->seconds = now() - p->begin;
+    p->seconds = bp_clock() - p->begin;
     p->steps = at->step - p->begin_step;
     p->samples = at->samples - p->begin_samples;
 }

@@ -3,9 +3,9 @@
  *
  * Everything is microseconds of an average step. What several threads do at a time counts its share of the clock: ticks
  * of all threads over the number of threads that took part. So the layers and the rest add up to the step:
- *   update   one pass over all parameters, then packing: a layer has the share of its parameters
+ *   update   one pass over all parameters, with packing: a layer has the share of its parameters
  *   loss     with its error signal; in the layer whose value it judges
- *   gather   the batch from the table
+ *   gather   the batch from the table, wherever that is done
  *   check    of the gradients, before the update
  *   metrics  of the batch, for the epoch's figures
  *   wait     of the pass, what is no layer's: barriers, uneven shares, handing out tasks
