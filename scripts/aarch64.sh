@@ -56,6 +56,7 @@ cmake -S . -B "$build" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$PWD/scripts/aarch64.cma
 cmake --build "$build"
 
 status=0
+export BACKPROPD_TEST_PATIENCE=1500
 say "unit tests"
 ctest --test-dir "$build" --output-on-failure --timeout 1500 -R "$unit" || status=1
 
@@ -67,8 +68,7 @@ EOF
 chmod +x "$build/backpropd-emulated"
 tests=tests/determinism
 [ -z "$bytes" ] || tests=tests/determinism/test_same_bytes.py
-BACKPROPD=$build/backpropd-emulated BACKPROPD_TEST_PATIENCE=1500 \
-  build/venv/bin/python -m pytest "$tests" -k "$bytes" || status=1
+BACKPROPD=$build/backpropd-emulated build/venv/bin/python -m pytest "$tests" -k "$bytes" || status=1
 
 if [ $status = 0 ]; then
   say "aarch64 gives the same bytes"

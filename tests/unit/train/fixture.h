@@ -31,6 +31,8 @@
 #ifndef SANITIZED
 #define SANITIZED 0
 #endif
+/* Seconds mean nothing: under a sanitizer, and where the tests have been told to be patient, as on an emulated CPU. */
+#define UNHURRIED (SANITIZED || getenv("BACKPROPD_TEST_PATIENCE") != NULL)
 
 /* A table of rows: `inputs` f32, then an i32 class, then `values` f32. */
 struct data {
