@@ -15,7 +15,7 @@
 
 #define FLUSH_SECONDS 0.2 /* series reach the store at least this often */
 #define FLUSH_POINTS 1000
-#define EPOCH_EVENTS 1000       /* so many epochs have an event each; of more ... */
+#define EPOCH_EVENTS 200        /* so many epochs have an event each; of more ... */
 #define EPOCH_EVENT_SECONDS 0.5 /* ... the log gets the last of each such stretch: there may be thousands a second */
 #define RATE_SECONDS 0.5        /* the rate shown is over at least this long */
 #define POSTED_MAX 64           /* batches in flight, after which the trainer waits for the store to keep up */
@@ -29,7 +29,9 @@ static void batch_free(struct bp_batch *b)
         return;
     free(b->points);
     free(b->layers);
-    free(b->event);
+    for (size_t i = 0; i < b->nevents; i++)
+        free(b->events[i]);
+    free(b->events);
     free(b);
 }
 
@@ -39,8 +41,8 @@ static bp_status batch_store(struct bp_db *db, void *arg, struct bp_error *err)
     bp_status status = bp_db_metric_add(db, b->run->id, b->points, b->npoints, err);
     if (!status && b->nlayers)
         status = bp_db_layer_add(db, b->run->id, b->layers, b->nlayers, err);
-    if (!status && b->event)
-        status = bp_db_event_add(db, b->run->id, b->event_type ? b->event_type : "epoch", b->event, NULL, err);
+    for (size_t i = 0; !status && i < b->nevents; i++)
+        status = bp_db_event_add(db, b->run->id, b->event_type ? b->event_type : "epoch", b->events[i], NULL, err);
     return status;
 }
 
@@ -295,20 +297,34 @@ static void hook_layers(void *ctx, const struct bp_layer_sample *sample)
     }
 }
 
+/* Takes the data (NULL: there was no memory for it) of one more event of the batch's type; false without memory. */
+static bool batch_event(struct bp_batch *b, char *data_steal)
+{
+    if (b->nevents == b->events_capacity) {
+        size_t capacity = b->events_capacity ? 2 * b->events_capacity : 4;
+        char **events = data_steal ? realloc(b->events, capacity * sizeof *events) : NULL;
+        if (!events) {
+            free(data_steal);
+            return false;
+        }
+        b->events = events;
+        b->events_capacity = capacity;
+    }
+    if (data_steal)
+        b->events[b->nevents++] = data_steal;
+    return data_steal != NULL;
+}
+
 static void epoch_event(struct bp_job_run *run, const struct bp_progress *progress)
 {
     char *metrics = bp_run_metrics_json(run);
-    if (run->batch && run->batch->event) /* a batch takes one */
-        bp_run_flush(run, false);
     struct bp_batch *b = batch_open(run);
-    if (metrics && b) {
-        char head[160];
-        snprintf(head, sizeof head, "{\"epoch\":%lld,\"epochs\":%lld,\"step\":%lld,\"seconds\":%.3f,\"metrics\":",
+    char *data = NULL;
+    if (metrics && b &&
+        asprintf(&data, "{\"epoch\":%lld,\"epochs\":%lld,\"step\":%lld,\"seconds\":%.3f,\"metrics\":%s}",
                  (long long)progress->epoch, (long long)progress->epochs, (long long)progress->step,
-                 progress->seconds);
-        if (asprintf(&b->event, "%s%s}", head, metrics) < 0)
-            b->event = NULL;
-    }
+                 progress->seconds, metrics) > 0)
+        batch_event(b, data);
     free(metrics);
     run->event_at = bp_clock();
 }
@@ -333,15 +349,13 @@ static void hook_rollback(void *ctx, int64_t epoch, int64_t step, double factor,
                              factor, "where", why->where, "reason", why->message);
     bp_log(BP_LOG_WARN, "a step failed; back to the start of the epoch", "job", run->id, "error", why->message, NULL);
     bp_run_flush(run, false);
-    if (b && data) {
-        b->run = run;
-        b->event = bp_json_text(data);
-    }
+    bool made = b && batch_event(b, bp_json_text(data));
     json_decref(data);
-    if (!b || !b->event) {
+    if (!made) {
         batch_free(b);
         return;
     }
+    b->run = run;
     b->event_type = "rollback";
     batch_post(run, b);
 }

@@ -17,7 +17,8 @@ struct bp_batch {
     struct bp_job_run *run;
     size_t npoints, capacity;
     struct bp_metric_point *points;
-    char *event;            /* data of an event, or NULL */
+    size_t nevents, events_capacity;
+    char **events;          /* data of events, all of a type */
     const char *event_type; /* NULL is "epoch" */
     size_t nlayers;         /* figures of layers: all samples one after the other */
     struct bp_layer_row *layers;
