@@ -1,24 +1,24 @@
-/* pace.c: medians of the CPU time of steps. */
+/* pace.c: medians of the time of steps. */
 #include "pace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-static double cpu(void)
+static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 void pace_step(struct pace *pace)
 {
     int *n = &pace->n[pace->sampled];
-    pace->seconds[pace->sampled][*n % PACE_MAX] = cpu() - pace->last;
+    pace->seconds[pace->sampled][*n % PACE_MAX] = now() - pace->last;
     (*n)++;
     pace->sampled = false;
-    pace->last = cpu();
+    pace->last = now();
 }
 
 static int ascending(const void *a, const void *b)

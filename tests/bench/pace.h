@@ -1,5 +1,6 @@
-/* pace.h: what sampling the layers costs a run: how long steps take, those with a sample apart from the others, in CPU
- * time, so that other processes do not matter, and as medians. */
+/* pace.h: what sampling the layers costs a run: how long steps take, those with a sample apart from the others, as
+ * medians, so that a step that the machine took away from us does not matter. Not in CPU time: the kernel adds what a
+ * thread spent when it sleeps, so that of several threads the sampled steps would pay for the others. */
 #ifndef BP_BENCH_PACE_H
 #define BP_BENCH_PACE_H
 
