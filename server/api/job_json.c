@@ -13,14 +13,6 @@ struct lookups {
     int64_t ahead; /* queued jobs that come before it */
 };
 
-static bp_status count_ahead(void *arg, const struct bp_job_row *other)
-{
-    struct lookups *l = arg;
-    if (other->priority > l->row->priority || (other->priority == l->row->priority && other->seq < l->row->seq))
-        l->ahead++;
-    return BP_OK;
-}
-
 static bp_status look_up(struct bp_db *db, void *arg, struct bp_error *err)
 {
     struct lookups *l = arg;
@@ -32,10 +24,8 @@ static bp_status look_up(struct bp_db *db, void *arg, struct bp_error *err)
     }
     if (status == BP_NOT_FOUND)
         status = BP_OK;
-    if (!status && l->row->status == BP_JOB_QUEUED) {
-        struct bp_job_filter filter = {.statuses = 1 << BP_JOB_QUEUED, .ascending = true, .limit = BP_QUEUE_MAX};
-        status = bp_db_job_list(db, &filter, count_ahead, l, err);
-    }
+    if (!status && l->row->status == BP_JOB_QUEUED)
+        status = bp_db_job_ahead(db, l->row, &l->ahead, err);
     return status;
 }
 

@@ -68,32 +68,32 @@ enum bp_match bp_field_match(const char *word, const char *name, const char *ali
 
 const struct bp_kind *bp_family_find(const struct bp_family *family, const char *word, enum bp_match *ret_match)
 {
-    const struct bp_kind *found = NULL;
-    for (size_t i = 0; i < family->n; i++) {
-        enum bp_match match = bp_field_match(word, family->kinds[i].name, family->kinds[i].aliases);
-        if (match == BP_MATCH_EXACT || (match == BP_MATCH_ALIAS && !found)) {
-            found = &family->kinds[i];
-            *ret_match = match;
-            if (match == BP_MATCH_EXACT)
-                break;
+    for (size_t i = 0; i < family->n; i++)
+        if (strcmp(word, family->kinds[i].name) == 0) {
+            *ret_match = BP_MATCH_EXACT;
+            return &family->kinds[i];
         }
-    }
-    return found;
+    for (size_t i = 0; i < family->n; i++)
+        if (bp_field_match(word, family->kinds[i].name, family->kinds[i].aliases) != BP_MATCH_NONE) {
+            *ret_match = BP_MATCH_ALIAS;
+            return &family->kinds[i];
+        }
+    return NULL;
 }
 
 const struct bp_field *bp_object_find(const struct bp_object *object, const char *word, enum bp_match *ret_match)
 {
-    const struct bp_field *found = NULL;
-    for (size_t i = 0; i < object->n; i++) {
-        enum bp_match match = bp_field_match(word, object->fields[i].name, object->fields[i].aliases);
-        if (match == BP_MATCH_EXACT || (match == BP_MATCH_ALIAS && !found)) {
-            found = &object->fields[i];
-            *ret_match = match;
-            if (match == BP_MATCH_EXACT)
-                break;
+    for (size_t i = 0; i < object->n; i++) /* nearly every word is a name as it stands */
+        if (strcmp(word, object->fields[i].name) == 0) {
+            *ret_match = BP_MATCH_EXACT;
+            return &object->fields[i];
         }
-    }
-    return found;
+    for (size_t i = 0; i < object->n; i++)
+        if (bp_field_match(word, object->fields[i].name, object->fields[i].aliases) != BP_MATCH_NONE) {
+            *ret_match = BP_MATCH_ALIAS;
+            return &object->fields[i];
+        }
+    return NULL;
 }
 
 /* --- rules for strings ------------------------------------------------------------------------------------------- */

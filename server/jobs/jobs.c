@@ -27,18 +27,6 @@ struct claim {
     struct bp_live *live; /* made before, so that no memory is needed once the job is ours */
 };
 
-/* One of a list of queued jobs, oldest first: keeps the first of the highest priority. */
-static bp_status prefer(void *arg, const struct bp_job_row *row)
-{
-    struct claim *claim = arg;
-    if (!claim->found || row->priority > claim->row.priority) {
-        claim->found = true;
-        memcpy(claim->row.id, row->id, sizeof claim->row.id);
-        claim->row.priority = row->priority;
-    }
-    return BP_OK;
-}
-
 static bp_status start_row(void *arg, struct bp_job_row *row, struct bp_error *err)
 {
     (void)arg;
@@ -82,15 +70,13 @@ static void live_unlink(struct bp_jobs *jobs, struct bp_live *live)
 static bp_status claim_next(struct bp_db *db, void *arg, struct bp_error *err)
 {
     struct claim *claim = arg;
-    struct bp_job_filter filter = {.statuses = 1 << BP_JOB_QUEUED, .ascending = true, .limit = BP_QUEUE_MAX};
-    claim->found = false;
-    bp_status status = bp_db_job_list(db, &filter, prefer, claim, err);
-    if (status || !claim->found)
-        return status;
     char id[BP_ID_SIZE];
-    memcpy(id, claim->row.id, sizeof id);
-    memset(&claim->row, 0, sizeof claim->row);
+    bp_status status = bp_db_job_next(db, id, err);
     claim->found = false;
+    if (status == BP_NOT_FOUND)
+        return BP_OK;
+    if (status)
+        return status;
     status = bp_job_change_db(db, id, start_row, NULL, "started", NULL, &claim->row, err);
     claim->found = status == BP_OK;
     if (claim->found)

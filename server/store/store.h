@@ -195,6 +195,10 @@ bp_status bp_db_job_list(struct bp_db *db, const struct bp_job_filter *filter, b
 /* Deletes a job with its events, metrics and checkpoints. BP_CONFLICT while it is not final. */
 bp_status bp_db_job_delete(struct bp_db *db, const char *id, struct bp_error *err);
 bp_status bp_db_job_count(struct bp_db *db, int statuses, int64_t *ret, struct bp_error *err);
+/* The queue goes by priority, then by age. The id of its first job: BP_NOT_FOUND (err untouched) when it is empty. */
+bp_status bp_db_job_next(struct bp_db *db, char ret_id[BP_ID_SIZE], struct bp_error *err);
+/* How many jobs of the queue come before this one. */
+bp_status bp_db_job_ahead(struct bp_db *db, const struct bp_job_row *row, int64_t *ret, struct bp_error *err);
 
 /* --- events ---------------------------------------------------------------------------------------------------- */
 struct bp_event_row {

@@ -75,6 +75,11 @@ static const char sql_list_ascending[] = LISTING " AND seq > ?5 ORDER BY seq LIM
 static const char sql_list_descending[] = LISTING " AND seq < ?5 ORDER BY seq DESC LIMIT ?6";
 static const char sql_count[] = "SELECT count(*) FROM job INDEXED BY job_by_status WHERE deleted = 0 AND status = ?1";
 
+#define QUEUE " FROM job INDEXED BY job_queue WHERE status = 'queued' AND deleted = 0"
+static const char sql_next[] = "SELECT id" QUEUE " ORDER BY priority DESC, seq LIMIT 1";
+static const char sql_ahead[] = "SELECT (SELECT count(*)" QUEUE " AND priority > ?1)"
+                                " + (SELECT count(*)" QUEUE " AND priority = ?1 AND seq < ?2)";
+
 static const char *const sql_delete[] = {
     /* deletes at once what must vanish now and is small; the sweep does the rest */
     "DELETE FROM idempotency_key WHERE job = ?1",
@@ -400,6 +405,34 @@ bp_status bp_db_job_count(struct bp_db *db, int statuses, int64_t *ret, struct b
     }
     *ret = sum;
     return BP_OK;
+}
+
+bp_status bp_db_job_next(struct bp_db *db, char ret_id[BP_ID_SIZE], struct bp_error *err)
+{
+    sqlite3_stmt *stmt;
+    bp_status status = bp_db_statement(db, sql_next, &stmt, err);
+    if (status != BP_OK)
+        return status;
+    status = bp_db_step(db, stmt, "looking at the queue", err);
+    if (status == BP_OK && !bp_column_copy(stmt, 0, ret_id, BP_ID_SIZE))
+        status = bp_fail(err, BP_CORRUPT, "a stored job has an id that is too long");
+    sqlite3_reset(stmt);
+    return status;
+}
+
+bp_status bp_db_job_ahead(struct bp_db *db, const struct bp_job_row *row, int64_t *ret, struct bp_error *err)
+{
+    sqlite3_stmt *stmt;
+    bp_status status = bp_db_statement(db, sql_ahead, &stmt, err);
+    if (status != BP_OK)
+        return status;
+    sqlite3_bind_int64(stmt, 1, row->priority);
+    sqlite3_bind_int64(stmt, 2, row->seq);
+    status = bp_db_step(db, stmt, "looking at the queue", err);
+    if (status == BP_OK)
+        *ret = sqlite3_column_int64(stmt, 0);
+    sqlite3_reset(stmt);
+    return status;
 }
 
 bp_status bp_db_job_delete(struct bp_db *db, const char *id, struct bp_error *err)
