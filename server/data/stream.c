@@ -10,7 +10,8 @@
 #include <zlib.h>
 
 #define FOLDED_BLOCK (256 << 10)
-#define READ_BLOCK (1 << 20) /* asked in between whether to stop */
+#define READ_BLOCK (1 << 20)    /* asked in between whether to stop */
+#define AHEAD_BLOCK (256 << 10) /* read at once for those who ask for less */
 
 struct bp_stream {
     struct bp_stream_config config;
@@ -18,6 +19,9 @@ struct bp_stream {
     const uint8_t *bytes;
     size_t size, pos; /* of the bytes in memory */
     int64_t file_size;
+
+    uint8_t *ahead; /* of a file that is read in small pieces: bytes [ahead_at, ahead_end) are next */
+    size_t ahead_at, ahead_end;
 
     bool compressed, member_done; /* between two gzip members, or after the last */
     z_stream z;
@@ -41,6 +45,32 @@ static bp_status read_file(struct bp_stream *s, void *dst, size_t size, size_t *
         if (got == 0)
             break;
         n += (size_t)got;
+    }
+    *ret = n;
+    return BP_OK;
+}
+
+/* The same through a buffer: a row of an image is less than a system call is worth. */
+static bp_status read_ahead(struct bp_stream *s, void *dst, size_t size, size_t *ret, struct bp_error *err)
+{
+    size_t n = 0;
+    if (!s->ahead && !(s->ahead = malloc(AHEAD_BLOCK)))
+        return bp_fail(err, BP_NOMEM, "no memory to read the data");
+    while (n < size) {
+        if (s->ahead_at == s->ahead_end) {
+            bp_status status = read_file(s, s->ahead, AHEAD_BLOCK, &s->ahead_end, err);
+            s->ahead_at = 0;
+            if (status != BP_OK) {
+                s->ahead_end = 0;
+                return status;
+            }
+            if (s->ahead_end == 0)
+                break;
+        }
+        size_t take = s->ahead_end - s->ahead_at < size - n ? s->ahead_end - s->ahead_at : size - n;
+        memcpy((char *)dst + n, s->ahead + s->ahead_at, take);
+        s->ahead_at += take;
+        n += take;
     }
     *ret = n;
     return BP_OK;
@@ -148,12 +178,16 @@ bp_status bp_stream_read(struct bp_stream *s, void *dst, size_t size, size_t *re
         *ret = n;
         return BP_OK;
     }
-    return s->compressed ? read_folded(s, dst, size, ret, err) : read_file(s, dst, size, ret, err);
+    if (s->compressed)
+        return read_folded(s, dst, size, ret, err);
+    bool small = size < AHEAD_BLOCK || s->ahead_at < s->ahead_end; /* what was read ahead comes first */
+    return small ? read_ahead(s, dst, size, ret, err) : read_file(s, dst, size, ret, err);
 }
 
 bp_status bp_stream_rewind(struct bp_stream *s, struct bp_error *err)
 {
     s->pos = 0;
+    s->ahead_at = s->ahead_end = 0;
     s->in = s->out = 0;
     s->member_done = false;
     if (s->fd < 0)
@@ -229,6 +263,7 @@ void bp_stream_close(struct bp_stream *s)
     if (s->fd >= 0)
         close(s->fd);
     free(s->folded);
+    free(s->ahead);
     free(s);
 }
 
