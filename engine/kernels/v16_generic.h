@@ -73,13 +73,22 @@ V16_INLINE v16 v16_div(v16 a, v16 b)
     V16_EACH(v16, a.lane[i] / b.lane[i]);
 }
 
+/* clang for aarch64 makes of "0 > x ? 0 : x" its maximum, which is +0 for -0: it must not know the zero. */
+#if defined(__clang__) && defined(__aarch64__)
+#define V16_HIDE(a) __asm__("" : "+m"(a))
+#else
+#define V16_HIDE(a) (void)0
+#endif
+
 V16_INLINE v16 v16_max(v16 a, v16 b)
 {
+    V16_HIDE(a);
     V16_EACH(v16, a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]);
 }
 
 V16_INLINE v16 v16_min(v16 a, v16 b)
 {
+    V16_HIDE(a);
     V16_EACH(v16, a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]);
 }
 

@@ -151,6 +151,9 @@ V16_INLINE v16m v16_at_most(v16 x, v16 y)
 
 V16_INLINE v16 v16_select(v16m m, v16 yes, v16 no)
 {
+#ifdef __clang__ /* which would make of "0 > x ? 0 : x" a maximum, +0 for -0, if it knew what the mask is */
+    __asm__("" : "+w"(m.a), "+w"(m.b), "+w"(m.c), "+w"(m.d));
+#endif
     return (v16){vbslq_f32(m.a, yes.a, no.a), vbslq_f32(m.b, yes.b, no.b), vbslq_f32(m.c, yes.c, no.c),
                  vbslq_f32(m.d, yes.d, no.d)};
 }
