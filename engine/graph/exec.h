@@ -4,7 +4,7 @@
  * table by reverse-mode differentiation, plans where each value and each gradient lives (by liveness, in one
  * arena) and groups the instructions into stages; running it allocates nothing.
  *
- *   forward:  z = W x + b, a = f(z), node after node        (row-local: one stage over blocks of rows)
+ *   forward:  z = W x + b, a = f(z), node after node        (stages over blocks of rows, or over columns)
  *   loss:     L, and the error signal dL/dz of the output
  *   backward: the error signal of each earlier node by the chain rule, and the gradient of each parameter, summed
  *             over the batch in chunks of BP_ROW_CHUNK rows whose partial sums are added in ascending order
