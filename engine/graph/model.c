@@ -20,7 +20,7 @@
 #define SHARE_ELEMENTS 8192 /* of a share, about: with slots and packed copies it fits the second-level cache */
 #define SHARES_MAX 4096     /* about: larger models have larger shares */
 #define SHARE_ALIGN 1024    /* parts of tensors without rows end at whole blocks of lanes */
-#define TEAM_ELEMENTS 32768 /* parameters below which a pass over them is not worth a barrier */
+#define TEAM_ELEMENTS 4096  /* parameters below which a pass over them is not worth a barrier */
 
 struct layout {
     size_t lists, state, packed; /* bytes of each part */

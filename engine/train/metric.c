@@ -87,9 +87,12 @@ static bool is_right(const float *x, int n, int32_t label)
 
 static void add_classes(struct bp_accumulator *a, const float *x, const int32_t *label, int rows, int n)
 {
+    int correct = 0;
+
     for (int r = 0; r < rows; r++) {
-        a->correct += is_right(x + (size_t)r * (size_t)n, n, label[r]);
+        correct += is_right(x + (size_t)r * (size_t)n, n, label[r]);
     }
+    a->correct += correct;
 }
 
 static void add_sides(struct bp_accumulator *a, const float *x, const float *target, int rows, int n)
@@ -102,24 +105,27 @@ static void add_sides(struct bp_accumulator *a, const float *x, const float *tar
     a->outputs += (double)count;
 }
 
-/* Welford's recurrence keeps the sum of squared deviations exact where a sum of squares would cancel. */
-static void add_values(struct bp_accumulator *a, const float *x, const float *target, int rows, int n, double unit,
+/* Welford's recurrence keeps the sum of squared deviations exact where a sum of squares would cancel. It is a chain from
+ * value to value: in a copy that nobody else can see, it stays in registers. */
+static void add_values(struct bp_accumulator *to, const float *x, const float *target, int rows, int n, double unit,
                        bool logarithm)
 {
+    struct bp_accumulator a = *to;
     size_t count = (size_t)rows * (size_t)n;
 
     for (size_t i = 0; i < count; i++) {
         double t = (double)target[i] * unit;
         double y = logarithm ? bp_exp((double)x[i]) : (double)x[i];
         double e = (y - (double)target[i]) * unit;
-        double d = t - a->mean;
+        double d = t - a.mean;
 
-        a->squared += e * e;
-        a->absolute += fabs(e);
-        a->outputs += 1.0;
-        a->mean += d / a->outputs;
-        a->deviation += d * (t - a->mean);
+        a.squared += e * e;
+        a.absolute += fabs(e);
+        a.outputs += 1.0;
+        a.mean += d / a.outputs;
+        a.deviation += d * (t - a.mean);
     }
+    *to = a;
 }
 
 void bp_accumulator_add(struct bp_accumulator *a, struct bp_exec *exec, const struct bp_head *head, int head_index,

@@ -14,7 +14,7 @@
 #include <math.h>
 #include <string.h>
 
-#define BLOCK_ROWS 16   /* rows of a block: sources and outputs of usual widths stay in the second-level cache */
+#define BLOCK_ROWS 32   /* rows of a block: sources and outputs of usual widths stay in the second-level cache */
 #define TABLE_WORTH 512 /* bytes to convert from which a table of 256 values is cheaper */
 
 size_t bp_column_size(enum bp_column_type type)

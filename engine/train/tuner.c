@@ -1,16 +1,16 @@
 /* tuner.c: trials of numbers of threads; see tuner.h. */
 #include "train/tuner.h"
 
-#define FIRST 64           /* steps before the first trial */
-#define BETWEEN 4096       /* steps between two trials: one costs a fraction of a per cent, however slow it is */
-#define TIMED 16           /* steps whose times are compared */
-#define SETTLE 4           /* steps of a trial before those: the data moves to the other caches */
+#define SOON 256           /* steps before a trial at first, and until one was lost in either direction */
+#define LATER 16384        /* then: trials cost a fraction of a per cent, however slow they are */
+#define TIMED 64           /* steps whose times are compared */
+#define SETTLE 32          /* steps of a trial before those: threads wake up, the data moves to their caches */
 #define SHORT_SECONDS 2e-3 /* a step that takes longer is worth all threads, and too long for trials */
 #define GAIN 0.97          /* a number of threads that is not better by this much is not worth a change */
 
 void bp_tuner_begin(struct bp_tuner *tuner, int most)
 {
-    *tuner = (struct bp_tuner){.most = most, .best = most, .left = FIRST};
+    *tuner = (struct bp_tuner){.most = most, .best = most, .left = SOON};
 }
 
 int bp_tuner_threads(const struct bp_tuner *tuner)
@@ -37,11 +37,13 @@ static int candidate(struct bp_tuner *tuner)
 
 static void end_trial(struct bp_tuner *tuner)
 {
+    tuner->lost++;
     if (tuner->seconds[1] < GAIN * tuner->seconds[0]) {
         tuner->best = tuner->trial;
+        tuner->lost = 0;
     }
     tuner->trial = 0;
-    tuner->left = BETWEEN;
+    tuner->left = tuner->lost < 2 ? SOON : LATER;
     tuner->seconds[0] = tuner->seconds[1] = 0.0;
 }
 
@@ -62,7 +64,7 @@ void bp_tuner_took(struct bp_tuner *tuner, double seconds)
         tuner->trial = candidate(tuner);
         tuner->left = SETTLE + TIMED;
     } else {
-        tuner->left = BETWEEN;
+        tuner->left = LATER;
         tuner->seconds[0] = 0.0;
     }
 }

@@ -19,6 +19,7 @@ struct bp_tuner {
     int best;          /* the number in use between trials */
     int trial;         /* the number on trial; 0 between trials */
     bool up;           /* whether the next trial is of more threads */
+    int lost;          /* trials in a row that changed nothing */
     int left;          /* steps until the trial, or the time between two, is over */
     double seconds[2]; /* of the steps timed at its end: between trials, on trial */
 };

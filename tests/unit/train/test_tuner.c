@@ -29,7 +29,7 @@ static void test_barriers_that_cost_nothing(void **state)
     for (int most = 1; most <= 9; most++) {
         struct bp_tuner tuner;
         bp_tuner_begin(&tuner, most);
-        assert_in_range(run(&tuner, 100000, 30e-6, 0.0, most), 0, most == 1 ? 0 : 1000);
+        assert_in_range(run(&tuner, 100000, 30e-6, 0.0, most), 0, most == 1 ? 0 : 1500);
         assert_int_equal(tuner.best, most);
     }
 }
@@ -40,8 +40,8 @@ static void test_barriers_that_cost_more_than_they_save(void **state)
     for (int most = 1; most <= 9; most++) {
         struct bp_tuner tuner;
         bp_tuner_begin(&tuner, most);
-        run(&tuner, 30000, 30e-6, 40e-6, 1); /* from 8 threads it takes three trials downwards, and others upwards */
-        assert_in_range(run(&tuner, 100000, 30e-6, 40e-6, 1), 0, most == 1 ? 0 : 1000);
+        run(&tuner, 5000, 30e-6, 40e-6, 1); /* from 8 threads it takes three trials downwards, and others upwards */
+        assert_in_range(run(&tuner, 100000, 30e-6, 40e-6, 1), 0, most == 1 ? 0 : 1500);
     }
 }
 
@@ -51,8 +51,8 @@ static void test_a_best_number_between(void **state)
 
     (void)state;
     bp_tuner_begin(&tuner, 8); /* 1 thread 30 us, 2 threads 17, 4 threads 13.5, 8 threads 17.75 */
-    run(&tuner, 30000, 30e-6, 2e-6, 4);
-    assert_in_range(run(&tuner, 100000, 30e-6, 2e-6, 4), 0, 1000);
+    run(&tuner, 5000, 30e-6, 2e-6, 4);
+    assert_in_range(run(&tuner, 100000, 30e-6, 2e-6, 4), 0, 1500);
 }
 
 static void test_neighbours_that_come_and_go(void **state)
@@ -62,9 +62,9 @@ static void test_neighbours_that_come_and_go(void **state)
     (void)state;
     bp_tuner_begin(&tuner, 2);
     for (int i = 0; i < 3; i++) {
-        run(&tuner, 9000, 30e-6, 0.0, 2);
+        run(&tuner, 40000, 30e-6, 0.0, 2);
         assert_int_equal(tuner.best, 2);
-        run(&tuner, 9000, 30e-6, 200e-6, 1);
+        run(&tuner, 40000, 30e-6, 200e-6, 1);
         assert_int_equal(tuner.best, 1);
     }
 }
