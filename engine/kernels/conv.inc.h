@@ -99,19 +99,36 @@ static void kernel_copy_rows(int rows, int n, const bp_real *src, size_t src_row
 
 /* --- depthwise: one filter a channel ------------------------------------------------------------------------------ */
 
+/* n values `step` apart. */
+V16_INLINE v16 load_step(const bp_real *p, const int step, int n)
+{
+    bp_real lane[LANES] = {0};
+    if (step == 1)
+        return v16_load_n(p, n);
+    if (step == 2) { /* 2 n - 1 elements */
+        v16 a = v16_load_n(p, n > LANES / 2 ? LANES : 2 * n - 1);
+        return v16_even(a, n > LANES / 2 ? v16_load_some(p + LANES, 2 * n - 1 - LANES) : v16_zero());
+    }
+    for (int l = 0; l < n; l++)
+        lane[l] = p[(ptrdiff_t)l * step];
+    return v16_load(lane);
+}
+
 /* The same chain as a matrix product of one row: fma over ascending taps from +0. */
-static void kernel_depthwise(const struct bp_patches *p, int positions, const bp_real *w, const bp_real *bias,
-                             bp_real *y, bool accumulate)
+V16_INLINE void depthwise_rows(const struct bp_patches *p, const int step, int positions, const bp_real *w,
+                               const bp_real *bias, bp_real *y, bool accumulate)
 {
     int taps = p->taps_down * p->taps_across;
     for (int j = 0; j < positions; j += p->width) {
         for (int i = 0; i < p->width; i += LANES) {
             int count = v16_count((size_t)i, (size_t)p->width);
             struct tap tap = first_tap(p, 0);
-            ptrdiff_t start = (ptrdiff_t)((size_t)(j / p->width) * p->down) + i;
+            ptrdiff_t start = (ptrdiff_t)((size_t)(j / p->width) * p->down) + (ptrdiff_t)i * step;
             v16 sum = v16_zero();
-            for (int t = 0; t < taps; t++, next_tap(p, &tap))
-                sum = v16_fma(v16_set(w[t]), v16_load(tap.at + start), sum);
+            for (int t = 0; t < taps; t++, next_tap(p, &tap)) {
+                v16 x = step == 1 ? v16_load(tap.at + start) : load_step(tap.at + start, step, count);
+                sum = v16_fma(v16_set(w[t]), x, sum);
+            }
             if (accumulate)
                 sum = v16_add(v16_load_n(y + j + i, count), sum);
             else if (bias)
@@ -119,6 +136,17 @@ static void kernel_depthwise(const struct bp_patches *p, int positions, const bp
             v16_store_n(y + j + i, sum, count);
         }
     }
+}
+
+static void kernel_depthwise(const struct bp_patches *p, int positions, const bp_real *w, const bp_real *bias,
+                             bp_real *y, bool accumulate)
+{
+    if (p->across == 1)
+        depthwise_rows(p, 1, positions, w, bias, y, accumulate);
+    else if (p->across == 2)
+        depthwise_rows(p, 2, positions, w, bias, y, accumulate);
+    else
+        depthwise_rows(p, (int)p->across, positions, w, bias, y, accumulate);
 }
 
 /* dw[t] is a sum along the positions: lane i mod 16 of each row, rows ascending, then the tree. */

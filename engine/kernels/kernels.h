@@ -284,10 +284,10 @@ struct bp_kernels {
                  bool accumulate);
     void (*gather)(const struct bp_gather *g);
     void (*copy_rows)(int rows, int n, const bp_real *src, size_t src_row, bp_real *dst, size_t dst_row);
-    /* One filter w on one plane, `across` 1: y[j] = the chain over the taps (+ *bias), or y[j] + the chain. */
+    /* One filter w on one plane: y[j] = the chain over the taps (+ *bias), or y[j] + the chain. */
     void (*depthwise)(const struct bp_patches *p, int positions, const bp_real *w, const bp_real *bias, bp_real *y,
                       bool accumulate);
-    /* dw[tap] = sum over positions of dy[j] * patch[tap][j], in the lanes of each row of positions, or += that. */
+    /* `across` 1: dw[tap] = sum over positions of dy[j] * patch[tap][j], in the lanes of each row of positions, or += that. */
     void (*depthwise_gradient)(const struct bp_patches *p, int positions, const bp_real *dy, bp_real *dw,
                                bool accumulate);
     /* out[r] = sum of the n elements at x + r * row, or += that. */

@@ -21,21 +21,6 @@ static bool all_inside(const struct bp_window *w)
     return w->left == 0 && (w->ow - 1) * w->sw + w->kw <= w->iw;
 }
 
-/* n values `step` apart. */
-V16_INLINE v16 load_step(const bp_real *p, const int step, int n)
-{
-    bp_real lane[LANES] = {0};
-    if (step == 1)
-        return v16_load_n(p, n);
-    if (step == 2) { /* 2 n - 1 elements */
-        v16 a = v16_load_n(p, n > LANES / 2 ? LANES : 2 * n - 1);
-        return v16_even(a, n > LANES / 2 ? v16_load_some(p + LANES, 2 * n - 1 - LANES) : v16_zero());
-    }
-    for (int l = 0; l < n; l++)
-        lane[l] = p[(ptrdiff_t)l * step];
-    return v16_load(lane);
-}
-
 /* Adds to n values `step` apart. */
 V16_INLINE void add_step(bp_real *p, const int step, v16 v, int n)
 {

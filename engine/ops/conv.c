@@ -16,9 +16,8 @@
  * Each element of y and dx is one chain of fma, over ascending (c, t) or (o, t), a zero outside the image included:
  * how positions are cut into tiles does not touch the bits. Elements of dw are sums over samples, ascending, of runs
  * of at most RUN positions, ascending, each run one chain.
- * A group of one channel and few filters with stride 1 across has loops of its own: a product of a single row would
- * be mostly packing.
- * Its y and dx are the same chains; its dw is a sum of 16 lanes along the positions (kernels.h).
+ * A group of one channel and few filters has loops of its own: a product of a single row would be mostly packing. Its y
+ * and dx are the same chains; its dw, with stride 1 across, is a sum of 16 lanes along the positions (kernels.h).
  *
  * Threads: pure functions of the call. forward and backward are row-local, parameters is a grid over tiles of dw.
  */
@@ -34,7 +33,7 @@ enum { WEIGHT, BIAS };
 
 #define RUN 256          /* positions of one chain of dw; part of the numerics version */
 #define TILE 144         /* columns of a task of dw, at most: so many that packing dy does not count */
-#define TILE_FILTERS 32  /* filters of a task of dw, at most: two panels */
+#define TILE_FILTERS 32  /* filters of a task of dw: two panels, or twice that where there are many */
 #define DEPTHWISE_OUT 4  /* filters of a channel, at most, for the loops of a depthwise group; numerics too */
 #define EXTENT_MAX 65535 /* of a kernel, stride, dilation, padding: products of two fit in 32 bits, unsigned */
 
@@ -111,6 +110,19 @@ void bp_conv_fill_planes(const struct bp_kernels *kernels, bp_real *planes, size
                            planes + (size_t)c * plane + (size_t)top * (size_t)row + left, (size_t)row);
 }
 
+/* Where the patches of n channels of x are: in the planes, filled from it; or, where it has no border and nothing
+ * behind the last element is read, in x itself. */
+static const bp_real *planes_of(const struct bp_call *call, const struct bp_conv_geometry *g, bp_real *planes,
+                                const bp_real *x, int n, bool exact)
+{
+    if (exact && g->ph == g->ih && g->pw == g->iw)
+        return x;
+    bp_conv_fill_planes(call->kernels, planes, (size_t)g->ph * (size_t)g->pw, g->pw, g->top, g->left, x, n, g->ih,
+                        g->iw);
+    return planes;
+}
+
+/* Whose dw is a sum in lanes. */
 static bool is_depthwise(const struct bp_conv_geometry *g)
 {
     return g->in == 1 && g->sw == 1 && g->out <= DEPTHWISE_OUT;
@@ -259,7 +271,8 @@ static void forward(const struct bp_call *call)
     size_t image = (size_t)g.in * (size_t)g.ih * (size_t)g.iw, result = (size_t)g.out * (size_t)g.positions;
     int k = g.in * g.taps;
     size_t size = bp_conv_plane_elements((size_t)g.in, g.ph, g.pw), weights = (size_t)g.out * (size_t)k;
-    bool gathered = bp_conv_is_gathered(g.out, k, g.positions);
+    bool depthwise = g.in == 1 && g.out <= DEPTHWISE_OUT;
+    bool gathered = !depthwise && bp_conv_is_gathered(g.out, k, g.positions, (size_t)g.sw);
     bp_real *planes = call->scratch, *panels = planes + size;
     struct bp_conv_product product = {.kernels = call->kernels,
                                       .patches = input_patches(&g, planes),
@@ -268,18 +281,18 @@ static void forward(const struct bp_call *call)
                                       .positions = g.positions};
 
     memset(planes, 0, size * sizeof *planes);
-    bp_conv_product_begin(&product, panels + (gathered ? bp_panels_size(k, g.out) : 0));
+    if (!depthwise)
+        bp_conv_product_begin(&product, panels + (gathered ? bp_panels_size(k, g.out) : 0));
     for (int group = 0; group < g.groups; group++) {
         const bp_real *w = weight_of(call) + (size_t)group * weights;
         const bp_real *bias = bias_of(call) != NULL ? bias_of(call) + (size_t)group * (size_t)g.out : NULL;
         product.weights = gathered ? panels : w;
-        if (gathered && !is_depthwise(&g))
+        if (gathered)
             call->kernels->pack(panels, w, k, g.out, 1, (size_t)k);
         for (int r = 0; r < call->rows; r++) {
             size_t at = (size_t)r * (size_t)g.groups + (size_t)group;
-            bp_conv_fill_planes(call->kernels, planes, product.patches.plane, g.pw, g.top, g.left,
-                                call->x[0] + at * image, g.in, g.ih, g.iw);
-            if (is_depthwise(&g))
+            product.patches.planes = planes_of(call, &g, planes, call->x[0] + at * image, g.in, gathered);
+            if (depthwise)
                 forward_depthwise(call, &g, &product.patches, w, bias, call->y + at * result);
             else
                 bp_conv_product_run(&product, bias, call->y + at * result, false);
@@ -302,8 +315,8 @@ static struct cut cut_of(const struct bp_conv_geometry *g)
         return c;
     c.across = (k + TILE - 1) / TILE;
     c.columns = (k + c.across - 1) / c.across;
-    c.filters = g->out < TILE_FILTERS ? g->out : TILE_FILTERS;
-    c.down = (g->out + TILE_FILTERS - 1) / TILE_FILTERS;
+    c.filters = g->out > 2 * TILE_FILTERS ? 2 * TILE_FILTERS : g->out > TILE_FILTERS ? TILE_FILTERS : g->out;
+    c.down = (g->out + c.filters - 1) / c.filters;
     return c;
 }
 
@@ -338,8 +351,8 @@ static size_t scratch(const struct bp_graph *graph, const struct bp_node *node, 
         return bp_conv_backward_scratch(&g);
     if (phase == BP_PHASE_FORWARD)
         return bp_conv_plane_elements((size_t)g.in, g.ph, g.pw) +
-               (bp_conv_is_gathered(g.out, k, g.positions) ? bp_panels_size(k, g.out) : 0) +
-               bp_conv_product_scratch(g.out, k, g.positions);
+               (bp_conv_is_gathered(g.out, k, g.positions, (size_t)g.sw) ? bp_panels_size(k, g.out) : 0) +
+               bp_conv_product_scratch(g.out, k, g.positions, (size_t)g.sw);
     return bp_conv_plane_elements((size_t)cut_channels(&g, &cut), g.ph, g.pw) +
            bp_panels_size(run_positions(&g), cut.filters) + bp_panels_size(cut.columns, cut.filters) +
            (size_t)g.positions + (size_t)cut.columns;
@@ -417,7 +430,7 @@ static void parameters(const struct bp_call *call)
         size_t at = (size_t)r * (size_t)g.groups + (size_t)t.group;
         const bp_real *dy = call->dy + at * result + (size_t)t.o0 * (size_t)g.positions;
         const bp_real *x = call->x[0] + at * image + (size_t)t.first * (size_t)g.ih * (size_t)g.iw;
-        bp_conv_fill_planes(call->kernels, planes, c.patches.plane, g.pw, g.top, g.left, x, t.channels, g.ih, g.iw);
+        c.patches.planes = planes_of(call, &g, planes, x, t.channels, !is_depthwise(&g));
         if (!is_depthwise(&g))
             parameters_sample(call, &g, &t, &c, dy, r > 0);
         for (int o = 0; o < t.no && is_depthwise(&g); o++)

@@ -60,7 +60,8 @@ struct phase {
     int y, x; /* the first position */
     struct reach down, across;
     int k, positions;
-    bool gathered, whole; /* whole: all of dx */
+    bool gathered, depthwise; /* how; else the patches are packed */
+    bool whole;               /* the phase is all of dx */
 };
 
 static struct phase phase_of(const struct bp_conv_geometry *g, int y, int x)
@@ -68,7 +69,8 @@ static struct phase phase_of(const struct bp_conv_geometry *g, int y, int x)
     struct phase p = {.y = y, .x = x, .down = reach_down(g, y), .across = reach_across(g, x)};
     p.k = g->out * p.down.taps * p.across.taps;
     p.positions = p.down.positions * p.across.positions;
-    p.gathered = p.k > 0 && bp_conv_is_gathered(g->in, p.k, p.positions);
+    p.depthwise = g->in == 1 && g->out == 1;
+    p.gathered = p.k > 0 && !p.depthwise && bp_conv_is_gathered(g->in, p.k, p.positions, 1);
     p.whole = g->sh == 1 && g->sw == 1;
     return p;
 }
@@ -137,7 +139,7 @@ static struct sizes sizes_of(const struct bp_conv_geometry *g)
             if (p.k == 0)
                 continue;
             s.weights = bp_larger(s.weights, bp_panels_size(p.k, g->in));
-            s.product = bp_larger(s.product, bp_conv_product_scratch(g->in, p.k, p.positions));
+            s.product = bp_larger(s.product, bp_conv_product_scratch(g->in, p.k, p.positions, 1));
             s.spread = bp_larger(s.spread, p.whole ? 0 : bp_conv_whole_panels((size_t)g->in * (size_t)p.positions));
         }
     return s;
@@ -162,7 +164,7 @@ static void backward_phase(const struct bp_call *call, const struct bp_conv_geom
     size_t image = (size_t)g->in * (size_t)g->ih * (size_t)g->iw, result = (size_t)g->out * (size_t)g->positions;
     const bp_real *w = call->params + call->graph->tensors[call->node->tensor[0]].offset +
                        (size_t)group * (size_t)g->in * (size_t)g->out * (size_t)g->taps;
-    bool add = call->add & 1, depthwise = p->whole && g->in == 1 && g->out == 1;
+    bool add = call->add & 1;
     struct bp_conv_product product = {.kernels = call->kernels,
                                       .patches = {.planes = at->planes + (ptrdiff_t)v->start * h->extent + h->start,
                                                   .plane = (size_t)v->extent * (size_t)h->extent,
@@ -181,20 +183,20 @@ static void backward_phase(const struct bp_call *call, const struct bp_conv_geom
         pack_weights(call->kernels, g, p, w, at->rows, at->weights);
     else
         turn_weights(g, p, w, at->weights);
-    if (p->k > 0)
+    if (p->k > 0 && !p->depthwise)
         bp_conv_product_begin(&product, at->product);
     for (int r = 0; r < call->rows; r++) {
         size_t sample = (size_t)r * (size_t)g->groups + (size_t)group;
-        bp_real *dx = call->dx[0] + sample * image;
+        bp_real *dx = call->dx[0] + sample * image, *y = p->whole ? dx : at->spread;
         if (p->k > 0)
             bp_conv_fill_planes(call->kernels, at->planes, product.patches.plane, h->extent, v->before, h->before,
                                 call->dy + sample * result, g->out, g->oh, g->ow);
-        if (depthwise)
-            call->kernels->depthwise(&product.patches, p->positions, w, NULL, dx, add);
+        if (p->k > 0 && p->depthwise)
+            call->kernels->depthwise(&product.patches, p->positions, at->weights, NULL, y, p->whole && add);
         else if (p->k > 0)
-            bp_conv_product_run(&product, NULL, p->whole ? dx : at->spread, p->whole && add);
+            bp_conv_product_run(&product, NULL, y, p->whole && add);
         if (!p->whole)
-            spread(g, p, p->k > 0 ? at->spread : NULL, dx, add);
+            spread(g, p, p->k > 0 ? y : NULL, dx, add);
     }
 }
 

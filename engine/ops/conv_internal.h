@@ -53,10 +53,10 @@ struct bp_conv_product {
     int32_t *row, *col; /* gathered: where positions and taps are in the planes */
 };
 
-bool bp_conv_is_gathered(int filters, int k, int positions);
+bool bp_conv_is_gathered(int filters, int k, int positions, size_t across);
 
 /* Elements of scratch that a product takes; and lays them out, the first six members being set. */
-size_t bp_conv_product_scratch(int filters, int k, int positions);
+size_t bp_conv_product_scratch(int filters, int k, int positions, size_t across);
 void bp_conv_product_begin(struct bp_conv_product *product, bp_real *scratch);
 
 /* The product of what is in the planes now: y (+ bias of each filter), or y += it. */

@@ -12,11 +12,13 @@
 #define CHUNK 128           /* positions that are turned at a time: what they take stays in the cache */
 #define TILE_ELEMENTS 16384 /* of the packed patches of a tile, which stay there while W passes over them */
 
-/* Both in half cycles a filter and position: a step of a product is a half, packing a patch 3 a tap, turning 8. */
-bool bp_conv_is_gathered(int filters, int k, int positions)
+/* Half cycles for a panel of positions, or of as many filters: a step of the product takes one for each filter or
+ * position, packing a tap some 3, or 32 where positions are apart, and turning a result 8. */
+bool bp_conv_is_gathered(int filters, int k, int positions, size_t across)
 {
     double gathered = (double)positions * ((double)k * (double)bp_conv_whole_panels((size_t)filters) + 8.0 * filters);
-    return gathered <= (double)bp_conv_whole_panels((size_t)positions) * (double)k * (3.0 + filters);
+    return gathered <=
+           (double)bp_conv_whole_panels((size_t)positions) * (double)k * ((across == 1 ? 3.0 : 32.0) + filters);
 }
 
 /* Positions of a tile whose patches have k elements: an even number of panels where there are several. */
@@ -34,9 +36,9 @@ static int chunk_positions(int positions)
     return (int)bp_conv_whole_panels((size_t)((positions + chunks - 1) / chunks));
 }
 
-size_t bp_conv_product_scratch(int filters, int k, int positions)
+size_t bp_conv_product_scratch(int filters, int k, int positions, size_t across)
 {
-    if (!bp_conv_is_gathered(filters, k, positions))
+    if (!bp_conv_is_gathered(filters, k, positions, across))
         return bp_panels_size(k, tile_positions(k, positions));
     return (size_t)chunk_positions(positions) * bp_conv_whole_panels((size_t)filters) + (size_t)positions + (size_t)k;
 }
@@ -61,7 +63,7 @@ void bp_conv_taps(const struct bp_patches *p, int q, int n, int32_t *ret)
 void bp_conv_product_begin(struct bp_conv_product *p, bp_real *scratch)
 {
     p->tile = scratch;
-    if (!bp_conv_is_gathered(p->filters, p->k, p->positions))
+    if (!bp_conv_is_gathered(p->filters, p->k, p->positions, p->patches.across))
         return;
     p->row = (int32_t *)(scratch + (size_t)chunk_positions(p->positions) * bp_conv_whole_panels((size_t)p->filters));
     p->col = (int32_t *)((bp_real *)p->row + p->positions);
@@ -91,7 +93,7 @@ static void run_gathered(const struct bp_conv_product *p, const bp_real *bias, b
 void bp_conv_product_run(const struct bp_conv_product *p, const bp_real *bias, bp_real *y, bool accumulate)
 {
     int tile = tile_positions(p->k, p->positions);
-    if (bp_conv_is_gathered(p->filters, p->k, p->positions)) {
+    if (bp_conv_is_gathered(p->filters, p->k, p->positions, p->patches.across)) {
         run_gathered(p, bias, y, accumulate);
         return;
     }

@@ -71,14 +71,16 @@ static void run_done(struct run *run)
 
 /* --- values ------------------------------------------------------------------------------------------------------- */
 
-/* y of a convolution by its definition, in double. */
+/* y of a convolution by its definition, in double; with dy, what it adds to dx and dw instead. */
 static void convolve(const struct bp_conv_config *c, const struct bp_shape *in, const struct bp_shape *out,
-                     const int64_t before[2], const float *w, const float *b, const float *x, double *y)
+                     const int64_t before[2], const float *w, const float *b, const float *x, double *y,
+                     const double *dy, double *dx, double *dw)
 {
     int64_t channels = in->dim[0] / c->groups, filters = c->filters / c->groups;
     for (int64_t o = 0; o < c->filters; o++)
         for (int64_t oy = 0; oy < out->dim[1]; oy++)
             for (int64_t ox = 0; ox < out->dim[2]; ox++) {
+                int64_t at = (o * out->dim[1] + oy) * out->dim[2] + ox;
                 double sum = b != NULL ? (double)b[o] : 0;
                 for (int64_t ch = 0; ch < channels; ch++)
                     for (int64_t ky = 0; ky < c->kernel[0]; ky++)
@@ -90,8 +92,13 @@ static void convolve(const struct bp_conv_config *c, const struct bp_shape *in, 
                             int64_t from = ((o / filters * channels + ch) * in->dim[1] + iy) * in->dim[2] + ix;
                             int64_t tap = ((o * channels + ch) * c->kernel[0] + ky) * c->kernel[1] + kx;
                             sum += (double)w[tap] * (double)x[from];
+                            if (dy != NULL) {
+                                dx[from] += (double)w[tap] * dy[at];
+                                dw[tap] += (double)x[from] * dy[at];
+                            }
                         }
-                y[(o * out->dim[1] + oy) * out->dim[2] + ox] = sum;
+                if (dy == NULL)
+                    y[at] = sum;
             }
 }
 
@@ -110,7 +117,20 @@ static const struct {
     {64, 3, 3, {0, 0}, {.filters = 40, .kernel = {1, 1}}},
     {1, 1, 500, {0, 2}, {.filters = 3, .kernel = {1, 5}, .same = true, .use_bias = true}},
     {300, 4, 4, {1, 1}, {.filters = 2, .kernel = {3, 3}, .same = true, .use_bias = true}},
+    {5, 3, 3, {1, 1}, {.multiplier = 1, .kernel = {3, 3}, .stride = {2, 2}, .same = true, .use_bias = true}},
+    {5, 28, 37, {0, 0}, {.multiplier = 1, .kernel = {3, 3}, .stride = {2, 2}, .use_bias = true}},
+    {3, 31, 20, {2, 2}, {.multiplier = 4, .kernel = {5, 5}, .stride = {3, 3}, .padding = {2, 2}}},
+    {16, 9, 9, {0, 0}, {.filters = 80, .kernel = {1, 1}, .stride = {2, 2}}},
+    {32, 14, 14, {1, 1}, {.filters = 64, .kernel = {3, 3}, .same = true, .use_bias = true}},
+    {20, 15, 13, {2, 1}, {.filters = 36, .groups = 2, .kernel = {5, 4}, .stride = {2, 1}, .padding = {2, 1}}},
 };
+
+static void compare(const char *what, size_t number, const float *got, const double *want, size_t n, double limit)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(fabs((double)got[i] - want[i]) < limit))
+            fail_msg("case %zu, %s %zu: %.9g, not %.9g", number, what, i, (double)got[i], want[i]);
+}
 
 static void values_of_convolutions(void **state)
 {
@@ -125,15 +145,24 @@ static void values_of_convolutions(void **state)
         struct run run = run_rows(graph, 0, 3, 1);
         const float *w = run.model->params + graph->tensors[0].offset;
         const float *b = conv->use_bias ? run.model->params + graph->tensors[1].offset : NULL;
-        double *y = malloc(outputs * sizeof *y);
+        const int64_t *before = value_cases[i].before;
+        size_t weights = graph->tensors[0].count;
+        double *y = malloc(outputs * sizeof *y), *dx = malloc(inputs * sizeof *dx);
+        double *dw = calloc(weights, sizeof *dw);
         for (size_t r = 0; r < 3; r++) {
-            convolve(conv, in, out, value_cases[i].before, w, b, bp_exec_input(run.exec) + r * inputs, y);
-            for (size_t e = 0; e < outputs; e++)
-                if (!(fabs(bp_exec_output(run.exec, 0)[r * outputs + e] - y[e]) < 2e-6))
-                    fail_msg("case %zu, row %zu, element %zu: %.9g, not %.9g", i, r, e,
-                             (double)bp_exec_output(run.exec, 0)[r * outputs + e], y[e]);
+            const float *x = bp_exec_input(run.exec) + r * inputs, *got = bp_exec_output(run.exec, 0) + r * outputs;
+            convolve(conv, in, out, before, w, b, x, y, NULL, NULL, NULL);
+            compare("y", i, got, y, outputs, 2e-6);
+            for (size_t e = 0; e < outputs; e++) /* of the mean of squares, over the rows too */
+                y[e] = 2 * ((double)got[e] - (double)value(4, r * outputs + e)) / (3 * (double)outputs);
+            memset(dx, 0, inputs * sizeof *dx);
+            convolve(conv, in, out, before, w, b, x, NULL, y, dx, dw);
+            compare("dx", i, bp_exec_input_gradient(run.exec) + r * inputs, dx, inputs, 1e-5 / (double)outputs);
         }
+        compare("dw", i, run.model->grads + graph->tensors[0].offset, dw, weights, 1e-4 / (double)outputs);
         free(y);
+        free(dx);
+        free(dw);
         run_done(&run);
         bp_graph_free(graph);
     }
