@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 static const char help[] =
     "usage: backpropd-bench [option]…\n"
@@ -129,21 +128,34 @@ static size_t traffic(const struct workload *w)
     return bytes;
 }
 
+/* The most memory that this process has had. Not by getrusage, whose figure is that of the parent before the exec. */
+static long peak_rss(void)
+{
+    char line[128];
+    long kb = 0;
+    FILE *status = fopen("/proc/self/status", "r");
+    while (status && fgets(line, sizeof line, status))
+        if (sscanf(line, "VmHWM: %ld kB", &kb) == 1)
+            break;
+    if (status)
+        fclose(status);
+    return kb * 1024;
+}
+
 static void print(const struct workload *w, double rate, double peak)
 {
     int threads = w->config.threads;
     const char *simd = bp_kernels_current()->name;
     double flops = (double)bp_graph_flops(w->graph, true);
     size_t bytes = traffic(w), memory = 0;
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage); /* before the sweeps, which take memory too */
+    long rss = peak_rss(); /* before the sweeps, which take memory too */
     bp_trainer_estimate(&w->config, w->graph, w->split.count[BP_TRAIN], &memory);
     printf("{\"workload\":\"%s\",\"threads\":%d,\"simd\":\"%s\",\"samples_per_s\":%.1f,\"flops_per_sample\":%.0f,"
            "\"fma_peak_gflops\":%.1f,\"simd_peak_gflops\":%.1f,\"fraction_of_peak\":%.3f,\"bytes_per_step\":%zu,"
            "\"bandwidth_gbs\":%.1f,\"parameters\":%zu,\"memory_bytes\":%zu,\"table_bytes\":%zu,\"rss_bytes\":%ld}\n",
            w->name, threads, simd, rate, flops, peak, bp_peak_gflops(simd, threads, 0.1),
            peak > 0 ? rate * flops * 1e-9 / peak : 0, bytes, bp_peak_bandwidth(bytes, threads, 0.1),
-           w->graph->nparams, memory, (size_t)w->source.nrows * w->source.stride, usage.ru_maxrss * 1024L);
+           w->graph->nparams, memory, (size_t)w->source.nrows * w->source.stride, rss);
 }
 
 static void profile(struct run *run, double seconds, double peak, double plain)

@@ -120,10 +120,8 @@ def threads(bench: Bench) -> Series:
 
 # --- memory -----------------------------------------------------------------------------------------------------------
 def memory(bench: Bench) -> Series:
-    """Of the process above that of the smallest network, without the table; beside what the trainer's estimate says."""
-    s = Series(
-        "memory", "parameters", "resident MB of the process", "the trainer's estimate, which a job is held to", lambda p: p
-    )
+    """Of backpropd-bench without its table, beside the estimate that a job is held to; that counts a checkpoint too."""
+    s = Series("memory", "parameters", "resident MB of the process", "the estimate that a job is held to", lambda p: p)
     estimates = {}
     for w in bench.some([64, 256, 512, 1024, 2048, 3072]):
         of = bench.run(dense(w, w), inputs=784, batch=128, rows=1024)
@@ -216,15 +214,21 @@ def metrics(bench: Bench) -> Series:
 ALL = (width, depth, batch, rows, threads, memory, checkpoints, metrics)
 
 
-def markdown(all_series: list[Series]) -> str:
-    table = [["", "points: x, measured (of the theory)", "theory", "plot"]]
-    for s in all_series:
-        points = "; ".join(f"{report.short(x)}: {report.short(y)} ({100 * y / s.line(x):.0f} %)" for x, y in s.points)
-        table.append([f"{s.y_label} over {s.x_label}", points, s.theory, f"[{s.name}](tests/bench/plots/{s.name}.svg)"])
-    return (
-        "### How cost grows\n\nBy `scripts/growth.sh`; the theory goes through the last point where it says nothing of a scale, and "
-        "each point says how much of it is reached.\n\n" + report.table(table) + "\n"
-    )
+def row(s: Series) -> list[str]:
+    points = "; ".join(f"{report.short(x)}: {report.short(y)} ({100 * y / s.line(x):.0f} %)" for x, y in s.points)
+    return [f"{s.y_label} over {s.x_label}", points, s.theory, f"[{s.name}](tests/bench/plots/{s.name}.svg)"]
+
+
+def keep(done: list[Series], results: Path) -> None:
+    """The plots, and the rows of the table: those measured before stay."""
+    PLOTS.mkdir(exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / "growth.json"
+    rows = json.loads(path.read_text()) if path.exists() else {}
+    for s in done:
+        (PLOTS / f"{s.name}.svg").write_text(plot.svg(s.points, s.line, s.x_label, s.y_label, s.theory))
+        rows[s.name] = row(s)
+    path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def main() -> None:
@@ -239,14 +243,8 @@ def main() -> None:
             print(f"{measure.__name__} ({time.strftime('%H:%M:%S')})", file=sys.stderr, flush=True)
             done.append(measure(bench))
     if not args.quick:
-        PLOTS.mkdir(exist_ok=True)
-        for s in done:
-            (PLOTS / f"{s.name}.svg").write_text(plot.svg(s.points, s.line, s.x_label, s.y_label, s.theory))
-        results = ROOT / "build" / "bench"
-        results.mkdir(parents=True, exist_ok=True)
-        if not args.only:
-            (results / "growth.json").write_text(json.dumps({"markdown": markdown(done)}) + "\n")
-    print(markdown(done))
+        keep(done, ROOT / "build" / "bench")
+    print(report.growth_table({s.name: row(s) for s in done}))
 
 
 if __name__ == "__main__":

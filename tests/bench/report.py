@@ -221,9 +221,22 @@ def submit() -> str:
     return f"\n{of['what']}:\n\n{table(rows)}\n"
 
 
+def growth_table(rows: dict[str, list[str]]) -> str:
+    return table([["", "points: x, measured (of the theory)", "theory", "plot"], *rows.values()])
+
+
 def growth() -> str:
     path = RESULTS / "growth.json"
-    return "\n" + json.loads(path.read_text())["markdown"] if path.exists() else ""
+    if not path.exists():
+        return ""
+    return f"""
+### How cost grows
+
+By `scripts/growth.sh`. A theory that knows a shape only goes through the last point; each point says how much of the theory
+it reaches.
+
+{growth_table(json.loads(path.read_text()))}
+"""
 
 
 def section(results: list[Result]) -> str:
