@@ -411,7 +411,10 @@ class Bench:
         for clients, requests, goal in ((1, self.pick(600, 100), 0.6), (32, self.pick(25, 5), 1.0)):
             with Daemon(self, self.fresh(), "--workers", "1", "--threads", "1") as daemon:
                 self.finished_job(daemon)
-                busy = daemon.submit({**spec, "epochs": 1000000})
+                daemon.upload("wide", self.float_csv(2, columns=64, rows=5000))
+                busy = daemon.submit(  # long epochs: few metrics, so that the store has nothing else to do
+                    {"dataset": "wide", "target": "label", "task": "classification", "layers": [1024, 1024], "epochs": 10000}
+                )
                 daemon.until_trains(busy)
                 took = self.load(daemon.port, clients, requests, 0, "POST", "/v1/jobs", json.dumps(spec))
                 if took["refused"]:
