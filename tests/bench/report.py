@@ -172,9 +172,9 @@ def bound(w: Workload) -> list[str]:
     parts = [median(column) for column in zip(*(shares(run["profile"]) for run in w.runs), strict=True)]
     return [
         w.name,
-        f"{step['unprofiled_step_us']:.3g}",
-        f"{compute:.3g}",
-        f"{memory:.3g}",
+        f"{step['unprofiled_step_us']:,.1f}",
+        f"{compute:,.1f}",
+        f"{memory:,.1f}",
         f"{ours['bytes_per_step'] / 1e6:.3g}",
         *(f"{100 * part:.0f} %" for part in parts),
     ]
@@ -241,11 +241,12 @@ it reaches.
 
 def section(results: list[Result]) -> str:
     m, workloads = results[-1]["machine"], group(results)
+    parts = [m["cpu"], f"{m['processors']} processors", m["caches"], f"{m['memory_gb']} GB", m["system"], m["compiler"]]
     flops = median(w.runs[-1]["ours"]["fma_peak_gflops"] for w in workloads)
     return f"""## Performance
 
-Medians of {len(results)} runs of `scripts/bench.sh` on {m["cpu"]}, {m["processors"]} processors, {m["caches"]}, {m["memory_gb"]} GB,
-{m["system"]}; {m["compiler"]}. Its FMA units give {flops:.0f} GFLOP/s in float32 on {results[-1]["threads"]} threads, measured in the
+Medians of {len(results)} run{"s" * (len(results) > 1)} of `scripts/bench.sh` on this machine: {", ".join(filter(None, parts))}.
+Its FMA units give {flops:.0f} GFLOP/s in float32 on {results[-1]["threads"]} threads, measured in the
 same runs. Steps are real ones: shuffled batches from a stored table, forward, loss, backward, the check of the
 gradients, the update. Each peer counts with the better of one thread and all.
 
