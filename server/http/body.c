@@ -12,8 +12,6 @@
  */
 #include "http/internal.h"
 
-#include "sha256.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -208,7 +206,7 @@ bool bp_part_write(struct bp_request *r, struct upload_part *part, const char *d
         if (!append(r, &part->text, &part->text_size, &part->text_room, data, size))
             return false;
     }
-    bp_sha256_update(&part->sha256, size, (const uint8_t *)data);
+    sha256_update(&part->sha256, size, (const uint8_t *)data);
     part->shown.bytes += (int64_t)size;
     return true;
 }

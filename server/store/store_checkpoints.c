@@ -8,8 +8,7 @@
  */
 #include "store/store_internal.h"
 
-#include "sha256.h"
-
+#include <nettle/sha2.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,7 +63,7 @@ static void sha256(const uint8_t *bytes, size_t n, struct digest *ret)
 {
     struct sha256_ctx ctx;
     sha256_init(&ctx);
-    bp_sha256_update(&ctx, n, bytes);
+    sha256_update(&ctx, n, bytes);
     sha256_digest(&ctx, sizeof ret->bytes, ret->bytes);
 }
 
@@ -200,7 +199,7 @@ static void hash_piece(struct writing *w, int64_t first)
     for (int64_t n = first; n < end; n++) {
         size_t size = chunk_size(w->row->bytes, n);
         sha256(w->bytes + n * BP_CHUNK_BYTES, size, &w->digests[n]);
-        bp_sha256_update(&w->whole, size, w->bytes + n * BP_CHUNK_BYTES);
+        sha256_update(&w->whole, size, w->bytes + n * BP_CHUNK_BYTES);
     }
     if (first < end && end == w->nchunks) {
         struct digest whole;
@@ -410,7 +409,7 @@ bp_status bp_store_checkpoint_load(struct bp_store *store, const char *id, uint8
     for (; status == BP_OK && l.at < l.row.bytes; l.at += BP_CHUNK_BYTES) {
         status = bp_store_read(store, load_chunk_piece, &l, err);
         if (status == BP_OK)
-            bp_sha256_update(&ctx, chunk_size(l.row.bytes, l.at / BP_CHUNK_BYTES), l.bytes + l.at);
+            sha256_update(&ctx, chunk_size(l.row.bytes, l.at / BP_CHUNK_BYTES), l.bytes + l.at);
     }
     sha256_digest(&ctx, sizeof whole.bytes, whole.bytes);
     hex(&whole, text);
