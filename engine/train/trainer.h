@@ -143,7 +143,7 @@ enum bp_step_part {
     BP_STEP_GATHER, /* the batch from the table, and once an epoch the order of the rows */
     BP_STEP_PASS,   /* forward, losses, backward */
     BP_STEP_METRICS,
-    BP_STEP_CHECK, /* that the gradients are finite; their norm */
+    BP_STEP_CHECK,  /* that the gradients are finite; their norm */
     BP_STEP_UPDATE, /* and renewing the packed weights */
     BP_STEP_PARTS
 };
