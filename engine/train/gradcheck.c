@@ -219,6 +219,20 @@ static int compare(struct check *check, struct bp_gradcheck_tensor *ret)
     return count;
 }
 
+/* One forward and backward pass: its time, the best of some, because one alone may have been interrupted. */
+static double pass_backward(struct check *check)
+{
+    enum { PASSES = 5 };
+    double best = INFINITY;
+
+    for (int i = 0; i < PASSES; i++) {
+        double start = bp_clock();
+        bp_exec_pass(check->exec, NULL, check->options->rows, true, check->options->seed, STEP);
+        best = fmin(best, bp_clock() - start);
+    }
+    return best;
+}
+
 bp_status bp_gradcheck(const struct bp_graph *graph, const struct bp_gradcheck_options *options,
                        struct bp_gradcheck_tensor *ret, int capacity, int *ret_count, double *ret_seconds_backward,
                        double *ret_seconds_numeric, struct bp_error *err)
@@ -237,17 +251,15 @@ bp_status bp_gradcheck(const struct bp_graph *graph, const struct bp_gradcheck_o
     bp_status status = prepare(&check, err);
     if (status != BP_OK)
         goto out;
-    double start = bp_clock();
-    bp_exec_pass(check.exec, NULL, options->rows, true, options->seed, STEP);
-    double middle = bp_clock();
+    double backward = pass_backward(&check), start = bp_clock();
     int count = compare(&check, ret);
     if (check.stopped) {
         status = bp_fail(err, BP_STOPPED, "the gradient check was stopped");
         goto out;
     }
     *ret_count = count;
-    *ret_seconds_backward = middle - start;
-    *ret_seconds_numeric = bp_clock() - middle;
+    *ret_seconds_backward = backward;
+    *ret_seconds_numeric = bp_clock() - start;
 out:
     bp_exec_free(check.exec);
     bp_exec_free(check.loss);

@@ -29,7 +29,8 @@ struct bp_gradcheck_options {
 };
 
 /* Fills ret (capacity tensors: the graph's parameter tensors, then the input); *ret_count of them. Inputs and targets
- * are random. seconds_backward and seconds_numeric say what one backward pass and the whole numeric side cost. */
+ * are random. seconds_backward and seconds_numeric say what one pass with backward (the best of five) and the whole
+ * numeric side cost. */
 bp_status bp_gradcheck(const struct bp_graph *graph, const struct bp_gradcheck_options *options,
                        struct bp_gradcheck_tensor *ret, int capacity, int *ret_count, double *ret_seconds_backward,
                        double *ret_seconds_numeric, struct bp_error *err);
