@@ -75,10 +75,26 @@ static void explain(const struct bp_tensor *here, const struct bp_tensor *there,
         name_one(left, here->name, "not there");
         return;
     }
+    if (same_shape(&here->shape, &there->shape)) {
+        name_one(left, here->name, "of the same layer");
+        return;
+    }
     shape_text(&here->shape, a, sizeof a);
     shape_text(&there->shape, b, sizeof b);
     snprintf(why, sizeof why, "%s here, %s there", a, b);
     name_one(left, here->name, why);
+}
+
+/* A bias under weights that are new belongs to another function: a layer is taken whole or not at all. */
+static bool layer_fits(const struct bp_graph *graph, const struct bp_graph *source, int node)
+{
+    for (int t = 0; t < graph->ntensors; t++) {
+        const struct bp_tensor *here = &graph->tensors[t];
+        const struct bp_tensor *there = here->node == node ? find_tensor(source, here) : here;
+        if (!there || !same_shape(&here->shape, &there->shape))
+            return false;
+    }
+    return true;
 }
 
 /* Fills the list of copies; BP_NOMEM. */
@@ -89,7 +105,7 @@ static bp_status match(const struct bp_graph *graph, const struct bp_graph *sour
     bool ok = list != NULL;
     for (int t = 0; t < graph->ntensors && ok; t++) {
         const struct bp_tensor *here = &graph->tensors[t], *there = find_tensor(source, here);
-        if (!there || !same_shape(&here->shape, &there->shape)) {
+        if (!layer_fits(graph, source, here->node)) {
             explain(here, there, left);
             continue;
         }

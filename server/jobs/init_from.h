@@ -1,6 +1,6 @@
 /* init_from.h: first weights from a checkpoint of another job.
  *
- * At submission it is settled which tensors are taken: those that have the same name and the same shape in both
+ * At submission it is settled which layers are taken: those whose tensors all have the same names and shapes in both
  * networks; the others are initialized as ever. With the job its transaction stores a reference to the checkpoint's
  * bytes and the list of what goes where (bp_db_start_add), so that the job starts the same whatever becomes of the
  * other one. The worker copies them before the first step.
@@ -19,7 +19,7 @@ struct bp_start_plan {
 };
 
 /* What a resolved spec's init_from means for its graph. Faults of it (no such job or checkpoint, nothing that fits) are
- * problems: BP_INVALID. Which tensors are taken, and why others are not, is appended to warnings. */
+ * problems: BP_INVALID. Which are taken, and why others are not, is appended to warnings. */
 bp_status bp_start_plan_make(struct bp_store *store, const json_t *resolved, const struct bp_graph *graph,
                              json_t *warnings, struct bp_problems *problems, struct bp_start_plan *ret,
                              struct bp_error *err);
