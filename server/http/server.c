@@ -183,8 +183,9 @@ void bp_http_close(struct bp_http *http)
 {
     if (atomic_load(&http->stopping))
         return;
+    /* New connections are taken to the end, and told 503 once `stopping`: MHD_quiesce_daemon() takes the socket out of
+     * the event threads' epoll sets while they may do the same, and libmicrohttpd aborts when the second one fails. */
     bp_http_drain(http);
-    MHD_quiesce_daemon(http->daemon);
     struct timespec pause = {.tv_nsec = 2 * 1000 * 1000};
     double until = bp_monotonic() + HTTP_STOP_SECONDS;
     while (atomic_load(&http->in_flight) > 0 && bp_monotonic() < until)

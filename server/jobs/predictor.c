@@ -84,7 +84,8 @@ static bp_status load_weights(struct bp_store *store, struct bp_predictor *p, st
         status = bp_model_new(p->network.plan.graph, false, 0, &p->model, err);
     if (!status) {
         memcpy(p->model->params, params, p->model->nparams * sizeof *p->model->params);
-        memcpy(p->model->stats, stats, p->model->nstats * sizeof *p->model->stats);
+        if (p->model->nstats > 0)
+            memcpy(p->model->stats, stats, p->model->nstats * sizeof *p->model->stats);
         bp_model_pack(p->model, NULL);
         bool of_best = p->best && header.best.any;
         p->epoch = of_best ? header.best.epoch : header.epoch;
