@@ -179,7 +179,7 @@ def test_interrupted_in_the_middle_of_an_epoch(reference, start):
         daemon.wait(job, lambda j: j["progress"]["step"] > 0)
         daemon.post(f"/v1/jobs/{job}/pause")
         paused += daemon.wait(job, lambda j: j["status"] in ("paused", "succeeded"))["status"] == "paused"
-    assert paused > 4  # on a fast machine most are done before they can be paused
+    assert paused > len(ids) / 3
     daemon.kill()
     daemon.options = ("--threads", "3")
     daemon.start()
