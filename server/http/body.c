@@ -47,7 +47,7 @@ void bp_body_fail(struct bp_request *r, enum body_fault fault)
         return;
     r->body.fault = fault;
     r->body.fault_at = r->body.received;
-    r->body.fault_time = bp_monotonic();
+    r->body.fault_time = bp_clock();
 }
 
 static bool refuse(struct bp_request *r)
@@ -240,8 +240,7 @@ bool bp_body_take(struct bp_request *r, const char *data, size_t size)
     if (body->fault == BODY_FINE)
         return true;
     drop_files(body); /* a refused upload gives its space back at once */
-    return body->received - body->fault_at <= HTTP_DRAIN_BYTES &&
-           bp_monotonic() - body->fault_time <= HTTP_DRAIN_SECONDS;
+    return body->received - body->fault_at <= HTTP_DRAIN_BYTES && bp_clock() - body->fault_time <= HTTP_DRAIN_SECONDS;
 }
 
 void bp_hex(const unsigned char *bytes, size_t n, char *ret)

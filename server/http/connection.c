@@ -19,13 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-double bp_monotonic(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* The address as 16 bytes; true for loopback, and for what is no internet address at all. */
 static bool read_address(const struct sockaddr *address, unsigned char ret[16])
 {
@@ -68,7 +61,7 @@ struct conn *bp_conns_add(struct conns *conns, int fd, const struct sockaddr *ad
         return NULL;
     conn->fd = fd;
     conn->phase = CONN_HEADERS;
-    conn->since = bp_monotonic();
+    conn->since = bp_clock();
     conn->loopback = read_address(address, conn->address);
     pthread_mutex_lock(&conns->lock);
     conn->next = conns->head;
@@ -98,7 +91,7 @@ void bp_conns_phase(struct conns *conns, struct conn *conn, enum conn_phase phas
     /* Only the first request of a connection must begin at once. */
     conn->extra = phase == CONN_HEADERS ? HTTP_IDLE_SECONDS : 0;
     conn->phase = phase;
-    conn->since = bp_monotonic();
+    conn->since = bp_clock();
     conn->bytes = 0;
     pthread_mutex_unlock(&conns->lock);
 }
@@ -134,7 +127,7 @@ static void *reap(void *arg)
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += 1;
         pthread_cond_timedwait(&conns->wake, &conns->lock, &until);
-        double now = bp_monotonic();
+        double now = bp_clock();
         for (struct conn *c = conns->head; c; c = c->next) {
             if (c->cut || !is_overdue(c, now))
                 continue;

@@ -53,7 +53,7 @@ void *bp_dispatch_target(void *cls, const char *target, struct MHD_Connection *c
         return NULL;
     r->http = cls;
     r->connection = connection;
-    r->began = bp_monotonic();
+    r->began = bp_clock();
     make_id(r->id);
     size_t size = strlen(target);
     r->target_too_long = size > HTTP_TARGET_MAX;
@@ -283,7 +283,7 @@ static void log_request(const struct bp_request *r, enum MHD_RequestTerminationC
     if (!bp_log_wanted(level))
         return;
     snprintf(status, sizeof status, "%d", r->status);
-    snprintf(ms, sizeof ms, "%.1f", 1e3 * (bp_monotonic() - r->began));
+    snprintf(ms, sizeof ms, "%.1f", 1e3 * (bp_clock() - r->began));
     bp_log(level, "request", "id", r->id, "method", r->method ? r->method : "", "path", r->path ? r->path : "",
            "status", status, "ms", ms, "end", code == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "ok" : "cut", NULL);
 }

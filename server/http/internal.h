@@ -21,6 +21,7 @@
 #ifndef BP_HTTP_INTERNAL_H
 #define BP_HTTP_INTERNAL_H
 
+#include "base/clock.h"
 #include "http/http.h"
 
 #include <microhttpd.h>
@@ -342,7 +343,6 @@ struct bp_http {
 /* listen.c: a bound, listening socket. */
 bp_status bp_listen(const char *host, int port, int *ret_fd, int *ret_port, struct bp_error *err);
 
-double bp_monotonic(void); /* seconds */
 void bp_hex(const unsigned char *bytes, size_t n, char *ret);
 
 #endif

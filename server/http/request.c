@@ -176,7 +176,7 @@ bool bp_reply_wait(struct bp_request *r, struct bp_reply *reply, const char *top
     r->since = since;
     if (r->deadline == 0) { /* the time that was first asked for holds, however often it is woken in between */
         double bounded = seconds > HTTP_WAIT_MAX ? HTTP_WAIT_MAX : seconds > 0 ? seconds : 0;
-        r->deadline = bp_monotonic() + bounded;
+        r->deadline = bp_clock() + bounded;
     }
     reply->waits = true;
     return true;

@@ -187,8 +187,8 @@ void bp_http_close(struct bp_http *http)
      * the event threads' epoll sets while they may do the same, and libmicrohttpd aborts when the second one fails. */
     bp_http_drain(http);
     struct timespec pause = {.tv_nsec = 2 * 1000 * 1000};
-    double until = bp_monotonic() + HTTP_STOP_SECONDS;
-    while (atomic_load(&http->in_flight) > 0 && bp_monotonic() < until)
+    double until = bp_clock() + HTTP_STOP_SECONDS;
+    while (atomic_load(&http->in_flight) > 0 && bp_clock() < until)
         nanosleep(&pause, NULL);
     atomic_store(&http->stopping, true);
     bp_pool_stop(&http->pool);

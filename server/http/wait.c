@@ -104,7 +104,7 @@ bool bp_waits_add(struct waits *waits, struct bp_request *r)
 {
     bool added = false;
     pthread_mutex_lock(&waits->lock);
-    if (waits->draining || bp_monotonic() >= r->deadline) {
+    if (waits->draining || bp_clock() >= r->deadline) {
         r->waited = 2;
     } else if (has_happened(waits, r)) {
         r->waited = 1;
@@ -167,7 +167,7 @@ static void *watch(void *arg)
     struct waits *waits = arg;
     pthread_mutex_lock(&waits->lock);
     while (!waits->stopping) {
-        struct bp_request *due = take_due(waits, bp_monotonic());
+        struct bp_request *due = take_due(waits, bp_clock());
         if (due) {
             pthread_mutex_unlock(&waits->lock);
             run_woken(due);
