@@ -14,7 +14,10 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Step = Callable[[], int]  # trains on some batches, returns how many rows they had
 
@@ -50,14 +53,30 @@ def best_rate(step: Step, seconds: float, repeat: int) -> float:
     return best
 
 
-def dense_only(workload: dict[str, Any]) -> list[int]:
-    """Units of the hidden layers of a plain perceptron; one activation for all of them."""
+def perceptron(workload: dict[str, Any], activations: dict[str, str]) -> tuple[list[int], str]:
+    """For peers that know plain perceptrons only: the units of the hidden layers, and what the peer calls the activation
+    that all of them have."""
     layers = workload["layers"]
     if any(layer[0] != "dense" for layer in layers):
         raise CannotExpress("only dense layers")
-    if len({layer[2] for layer in layers[:-1]}) != 1:
+    used = {layer[2] for layer in layers[:-1]}
+    if len(used) != 1:
         raise CannotExpress("only one activation for all layers")
-    return [layer[1] for layer in layers[:-1]]
+    if used.isdisjoint(activations):
+        raise CannotExpress(*used)
+    if workload["optimizer"] != "adam":
+        raise CannotExpress("its momentum is of another kind")
+    return [layer[1] for layer in layers[:-1]], activations[used.pop()]
+
+
+def random_table(request: Request, rows_max: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs from [-1, 1), and of each row its class, or a number."""
+    import numpy as np  # not every peer has it
+
+    random = np.random.default_rng(0)
+    rows = min(request.workload["rows"], rows_max)
+    x = random.random((rows, request.workload["input"][0]), dtype=np.float32) * 2 - 1
+    return x, random.integers(0, request.classes, rows) if request.classes else random.random(rows, dtype=np.float32)
 
 
 def reason(error: BaseException) -> str:

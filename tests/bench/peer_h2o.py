@@ -17,7 +17,7 @@ import time
 import h2o
 import numpy as np
 from h2o.estimators import H2ODeepLearningEstimator
-from peer import CannotExpress, Request, Step, dense_only, serve
+from peer import Request, Step, perceptron, random_table, serve
 
 ROWS_MAX = 5000  # the table goes to the JVM as a CSV
 BUDGET = 3.0  # seconds of a model: of much less, its making would be the most
@@ -50,17 +50,10 @@ def upload(table: np.ndarray) -> h2o.H2OFrame:
 
 def prepare(request: Request) -> Step:
     workload = request.workload
-    hidden = dense_only(workload)
-    activation = workload["layers"][0][2]
-    if activation not in ACTIVATIONS:
-        raise CannotExpress(activation)
-    if workload["optimizer"] != "adam":
-        raise CannotExpress("momentum is of another kind")
+    hidden, activation = perceptron(workload, ACTIVATIONS)
     start(request.threads)
-    random = np.random.default_rng(0)
-    rows, inputs = min(workload["rows"], ROWS_MAX), workload["input"][0]
-    x = random.random((rows, inputs)) * 2 - 1
-    y = random.integers(0, request.classes, rows) if request.classes else random.random(rows)
+    x, y = random_table(request, ROWS_MAX)
+    rows, inputs = x.shape
     frame = upload(np.column_stack([x, y]))
     if request.classes:
         frame[inputs] = frame[inputs].asfactor()
@@ -73,7 +66,7 @@ def prepare(request: Request) -> Step:
         trained = int(rows * epochs)
         model = H2ODeepLearningEstimator(
             hidden=hidden,
-            activation=ACTIVATIONS[activation],
+            activation=activation,
             mini_batch_size=workload["batch"],
             epochs=epochs,
             train_samples_per_iteration=0,

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 from cynn import kann
-from peer import CannotExpress, Request, Step, serve
+from peer import CannotExpress, Request, Step, random_table, serve
 
 ROWS_MAX = 20000  # an epoch is one step
 
@@ -35,19 +35,13 @@ def prepare(request: Request) -> Step:
     model = network(workload)
     if request.threads > 1:
         model.enable_multithreading(request.threads, workload["batch"])
-    random = np.random.default_rng(0)
-    rows = min(workload["rows"], ROWS_MAX)
-    x = random.random((rows, workload["input"][0]), dtype=np.float32) * 2 - 1
-    outputs = workload["layers"][-1][1]
-    if request.classes:
-        y = np.eye(outputs, dtype=np.float32)[random.integers(0, outputs, rows)]
-    else:
-        y = random.random((rows, outputs), dtype=np.float32)
-    epochs = max(1, 40000 // rows)
+    x, y = random_table(request, ROWS_MAX)
+    y = np.eye(request.classes, dtype=np.float32)[y] if request.classes else y[:, None]
+    epochs = max(1, 40000 // len(x))
 
     def step() -> int:
         model.train(x, y, 1e-3, workload["batch"], epochs, 0, epochs + 1, 0.0)
-        return rows * epochs
+        return len(x) * epochs
 
     return step
 
