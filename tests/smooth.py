@@ -44,6 +44,13 @@ SPECS = {
 }
 
 
+def lasting(daemon, name, seconds, **training):
+    """The spec of that name, with as many epochs as take about so long on one thread of this machine, in this build."""
+    spec = {**SPECS[name], "threads": 1, "training": {**SPECS[name]["training"], **training, "epochs": 100}}
+    tried = daemon.train(spec)["progress"]["training_seconds"]
+    return {**spec, "training": {**spec["training"], "epochs": max(100, int(100 * seconds / max(tried, 1e-3)))}}
+
+
 def fingerprint(daemon, job, checkpoint="best"):
     """SHA-256 of the numbers alone: the header names the job, and differs."""
     weights = daemon.get(f"/v1/jobs/{job}/weights.safetensors?checkpoint={checkpoint}").content

@@ -8,19 +8,14 @@ import random
 import time
 
 from conftest import Daemon
-from smooth import SPECS, fingerprint, table
+from smooth import SPECS, fingerprint, lasting, table
 
 KILLS = int(os.environ.get("BACKPROPD_KILLS", "20"))
 SEED = int(os.environ.get("BACKPROPD_KILL_SEED", str(random.randrange(1 << 30))))
 
 
 def long_spec(daemon, seconds):
-    """A spec that trains for about that long on this machine and in this build."""
-    spec = {**SPECS["classes"], "threads": 1, "name": "long"}
-    training = {**spec["training"], "epochs": 300, "checkpoint": {"every_epochs": 1, "every_seconds": 1}}
-    job = daemon.train({**spec, "training": training})
-    epochs = int(300 * seconds / max(job["progress"]["training_seconds"], 1e-3))
-    return {**spec, "training": {**training, "epochs": max(epochs, 300)}}
+    return lasting(daemon, "classes", seconds, checkpoint={"every_epochs": 1, "every_seconds": 1})
 
 
 def test_killed_again_and_again(tmp_path):
