@@ -109,8 +109,7 @@ void bp_api_dataset_put(struct bp_request *request, struct bp_reply *reply, void
                    name);
         return;
     }
-    struct bp_import_part part = {
-        .role = "data", .path = body->path, .filename = "", .sha256 = body->sha256, .bytes = body->bytes};
+    struct bp_import_part part = {.role = "data", .path = body->path, .filename = "", .bytes = body->bytes};
     import_named(app, request, reply, name, &part, 1);
 }
 
@@ -145,8 +144,8 @@ void bp_api_dataset_post(struct bp_request *request, struct bp_reply *reply, voi
             bp_problem_member(reply, "allowed", allowed);
             return;
         }
-        parts[nparts++] = (struct bp_import_part){
-            .role = roles[role], .path = u->path, .filename = u->filename, .sha256 = u->sha256, .bytes = u->bytes};
+        parts[nparts++] =
+            (struct bp_import_part){.role = roles[role], .path = u->path, .filename = u->filename, .bytes = u->bytes};
     }
     if (!nparts)
         bp_problem(reply, 422, "missing_part",

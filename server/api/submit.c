@@ -92,11 +92,9 @@ static json_t *form_spec(struct bp_request *request, struct bp_reply *reply, str
         bp_problem(reply, 413, "too_large", "the part `spec` is larger than 1 MiB");
         return NULL;
     }
-    hash_body(text, strlen(text), data->sha256, s->body);
     json_t *spec = bp_json_parse(text, strlen(text), "spec", BP_JSON_OBJECT, reply);
-    free(text);
     if (!spec)
-        return NULL;
+        goto out;
     json_t *dataset = json_object_get(spec, "dataset");
     const char *name =
         json_is_object(dataset) ? json_string_value(json_object_get(dataset, "name")) : json_string_value(dataset);
@@ -108,12 +106,16 @@ static json_t *form_spec(struct bp_request *request, struct bp_reply *reply, str
             json_object_set_new(spec, "dataset", json_string(name));
     }
     struct bp_import_part part = {
-        .role = "data", .path = data->path, .filename = data->filename, .sha256 = data->sha256, .bytes = data->bytes};
-    if (!bp_api_name_ok(name, "/dataset", reply) ||
-        !bp_api_import(s->app, request, reply, name, &part, 1, &s->import)) {
+        .role = "data", .path = data->path, .filename = data->filename, .bytes = data->bytes};
+    if (bp_api_name_ok(name, "/dataset", reply) &&
+        bp_api_import(s->app, request, reply, name, &part, 1, &s->import)) {
+        hash_body(text, strlen(text), s->import.sha256, s->body);
+    } else {
         json_decref(spec);
-        return NULL;
+        spec = NULL;
     }
+out:
+    free(text);
     return spec;
 }
 

@@ -87,7 +87,7 @@ static json_t *parts_json(const struct bp_ingest *ingest, bool *ok)
         json_t *filename = json_string(part->filename ? part->filename : "");
         json_t *o = json_object();
         put(ok, o, "role", json_string(part->role));
-        put(ok, o, "sha256", json_string(part->sha256));
+        put(ok, o, "sha256", json_string(ingest->sha256[i]));
         put(ok, o, "bytes", json_integer(part->bytes));
         put(ok, o, "filename", filename ? filename : json_string("")); /* a name that is not UTF-8 is no loss */
         put(ok, o, "compressed", json_boolean(ingest->compressed[i]));

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define WRITE_BLOCK (1 << 20)
+#define BACK_BLOCK (8 << 20)
 
 bp_status bp_files_path(char dst[BP_FILES_PATH], const char *dir, const char *sub, const char *name,
                         const char *suffix, struct bp_error *err)
@@ -31,31 +32,35 @@ bp_status bp_files_fail(struct bp_error *err, const char *doing)
     return bp_fail(err, full ? BP_FULL : BP_IO, "%s: %s", doing, strerror(code));
 }
 
-static bp_status sync_path(const char *path, int flags, struct bp_error *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
-    if (fd < 0)
-        return bp_files_fail(err, "opening a file to sync it");
-    bp_status status = fsync(fd) == 0 ? BP_OK : bp_files_fail(err, "syncing a file");
-    close(fd);
-    return status;
-}
-
-bp_status bp_files_sync(const char *path, struct bp_error *err)
-{
-    return sync_path(path, 0, err);
-}
-
 bp_status bp_files_sync_dir(const char *dir, const char *sub, struct bp_error *err)
 {
     char path[BP_FILES_PATH];
     bp_status status = bp_files_path(path, dir, sub, "", "", err);
-    return status == BP_OK ? sync_path(path, O_DIRECTORY, err) : status;
+    if (status != BP_OK)
+        return status;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (fd < 0)
+        return bp_files_fail(err, "opening a directory to sync it");
+    if (fsync(fd) != 0)
+        status = bp_files_fail(err, "syncing a directory");
+    close(fd);
+    return status;
+}
+
+void bp_write_back(struct bp_write_back *back, size_t n)
+{
+    back->end += (int64_t)n;
+    if (back->end - back->begun < BACK_BLOCK)
+        return;
+    /* A file system that cannot do it says so, and is asked in vain: the sync is what counts. */
+    (void)sync_file_range(back->fd, back->begun, back->end - back->begun, SYNC_FILE_RANGE_WRITE);
+    back->begun = back->end;
 }
 
 bp_status bp_writer_open(struct bp_writer *writer, const char *path, struct bp_error *err)
 {
     struct bp_writer w = {.fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)};
+    w.back.fd = w.fd;
     if (w.fd < 0)
         return bp_files_fail(err, "creating a file in the data directory");
     w.buffer = malloc(WRITE_BLOCK);
@@ -68,23 +73,24 @@ bp_status bp_writer_open(struct bp_writer *writer, const char *path, struct bp_e
     return BP_OK;
 }
 
-static bp_status write_all(int fd, const uint8_t *bytes, size_t n, struct bp_error *err)
+static bp_status write_all(struct bp_writer *writer, const uint8_t *bytes, size_t n, struct bp_error *err)
 {
     while (n > 0) {
-        ssize_t put = write(fd, bytes, n);
+        ssize_t put = write(writer->fd, bytes, n);
         if (put < 0 && errno == EINTR)
             continue;
         if (put < 0)
             return bp_files_fail(err, "writing the table");
         bytes += put;
         n -= (size_t)put;
+        bp_write_back(&writer->back, (size_t)put);
     }
     return BP_OK;
 }
 
 static bp_status flush(struct bp_writer *writer, struct bp_error *err)
 {
-    bp_status status = write_all(writer->fd, writer->buffer, writer->used, err);
+    bp_status status = write_all(writer, writer->buffer, writer->used, err);
     writer->used = 0;
     return status;
 }
@@ -95,7 +101,7 @@ bp_status bp_writer_put(struct bp_writer *writer, const void *bytes, size_t n, s
     if (writer->used + n > WRITE_BLOCK && (status = flush(writer, err)) != BP_OK)
         return status;
     if (n > WRITE_BLOCK)
-        return write_all(writer->fd, bytes, n, err);
+        return write_all(writer, bytes, n, err);
     memcpy(writer->buffer + writer->used, bytes, n);
     writer->used += n;
     return BP_OK;
@@ -114,6 +120,7 @@ bp_status bp_writer_restart(struct bp_writer *writer, struct bp_error *err)
     writer->used = 0;
     if (ftruncate(writer->fd, 0) != 0 || lseek(writer->fd, 0, SEEK_SET) != 0)
         return bp_files_fail(err, "starting the table over");
+    writer->back = (struct bp_write_back){.fd = writer->fd};
     return BP_OK;
 }
 

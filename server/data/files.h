@@ -24,12 +24,20 @@ bool bp_files_is_hash(const char *text);
 bp_status bp_files_fail(struct bp_error *err, const char *doing);
 
 bp_status bp_files_sync_dir(const char *dir, const char *sub, struct bp_error *err);
-bp_status bp_files_sync(const char *path, struct bp_error *err);
+
+/* Has the disk begin to write a file that is written (or read again) from its start on, some megabytes behind: so that
+ * syncing it in the end has little left to wait for. */
+struct bp_write_back {
+    int fd;
+    int64_t begun, end; /* bytes */
+};
+void bp_write_back(struct bp_write_back *back, size_t n); /* n bytes more are there */
 
 struct bp_writer {
     int fd;
     uint8_t *buffer;
     size_t used;
+    struct bp_write_back back;
 };
 
 /* Creates the file; it must not exist. */

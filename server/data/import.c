@@ -5,6 +5,7 @@
  */
 #include "data/import.h"
 
+#include "data/seal.h"
 #include "data/storage.h"
 
 #include <nettle/sha2.h>
@@ -96,8 +97,6 @@ static bp_status take_parts(struct bp_ingest *ingest, const struct bp_import_par
                 continue;
             if (found++)
                 return bp_fail_at(err, BP_INVALID, "duplicate_part", "there are two parts '%s'", roles[r]);
-            if (!bp_files_is_hash(parts[i].sha256))
-                return bp_fail(err, BP_INTERNAL, "part '%s' came without its hash", roles[r]);
             ingest->parts[ingest->nparts++] = parts[i];
         }
     }
@@ -136,7 +135,7 @@ static void write_manifest(const struct bp_ingest *ingest, char ret[BP_MANIFEST_
     size_t used = (size_t)snprintf(ret, BP_MANIFEST_MAX, "%s", BP_MANIFEST_MAGIC);
     for (int i = 0; i < ingest->nparts; i++)
         used += (size_t)snprintf(ret + used, BP_MANIFEST_MAX - used, "%s %s %lld\n", ingest->parts[i].role,
-                                 ingest->parts[i].sha256, (long long)ingest->parts[i].bytes);
+                                 ingest->sha256[i], (long long)ingest->parts[i].bytes);
 }
 
 /* The table depends on the source and on how it was read, whether that was asked for or found out. */
@@ -172,8 +171,8 @@ static bp_status open_table(const struct bp_ingest *ingest, struct bp_writer *wr
 {
     static const struct bp_table_header room;
     static atomic_uint serial;
-    char name[128];
-    snprintf(name, sizeof name, "%s.%d.%u", ingest->parts[0].sha256, (int)getpid(), atomic_fetch_add(&serial, 1));
+    char name[32];
+    snprintf(name, sizeof name, "%d.%u", (int)getpid(), atomic_fetch_add(&serial, 1));
     bp_status status = bp_files_path(path, ingest->options->dir, "tmp", name, ".table", err);
     if (status == BP_OK)
         status = bp_writer_open(writer, path, err);
@@ -212,7 +211,7 @@ static bp_status describe(const struct bp_ingest *ingest, char **ret, struct bp_
     return BP_OK;
 }
 
-/* The files were scanned: the rest. */
+/* The files were scanned and sealed: the rest. */
 static bp_status store(struct bp_ingest *ingest, struct bp_writer *writer, const char *path,
                        struct bp_import_result *ret, struct bp_error *err)
 {
@@ -221,7 +220,7 @@ static bp_status store(struct bp_ingest *ingest, struct bp_writer *writer, const
     bool several = ingest->nparts > 1;
     for (int i = 0; i < ingest->nparts; i++)
         result.bytes += ingest->parts[i].bytes;
-    memcpy(result.sha256, ingest->parts[0].sha256, sizeof result.sha256);
+    memcpy(result.sha256, ingest->sha256[0], sizeof result.sha256);
     if (several) {
         write_manifest(ingest, manifest);
         hash_text(manifest, strlen(manifest), result.sha256);
@@ -245,6 +244,7 @@ bp_status bp_import(const struct bp_import_options *options, const struct bp_imp
 {
     struct bp_ingest ingest = {.options = options, .budget = BP_MEMBERS_MAX};
     struct bp_writer writer = {.fd = -1};
+    struct bp_seal seal = {0};
     char path[BP_FILES_PATH];
     bp_status status;
     if ((status = bp_storage_dirs(options->dir, err)) != BP_OK ||
@@ -252,13 +252,17 @@ bp_status bp_import(const struct bp_import_options *options, const struct bp_imp
         goto out;
     if ((status = open_table(&ingest, &writer, path, err)) != BP_OK)
         goto out;
-    status =
-        ingest.format == BP_FORMAT_CSV ? bp_ingest_csv_scan(&ingest, &writer, err) : bp_ingest_idx_scan(&ingest, err);
+    bp_seal_begin(&seal, &ingest);
+    status = ingest.format == BP_FORMAT_CSV ? bp_ingest_csv_scan(&ingest, &writer, err)
+                                            : bp_ingest_idx_scan(&ingest, &writer, err);
+    if (status == BP_OK)
+        status = bp_seal_end(&seal, err);
     if (status == BP_OK)
         status = store(&ingest, &writer, path, ret, err);
     if (status != BP_OK)
         unlink(path);
 out:
+    bp_seal_done(&seal); /* before the parts are the caller's again */
     bp_writer_done(&writer);
     bp_ingest_done(&ingest);
     return status;

@@ -2,7 +2,8 @@
  *
  * Formats, found out by content (or named): CSV (RFC 4180; delimiter , ; tab |; header or not; BOM, CRLF, quotes and
  * newlines in quotes; missing values empty, NA, NaN, null, ?) and IDX; either may be gzip-compressed, within a limit
- * on what it may unfold to. Reading is streamed: memory does not grow with the file.
+ * on what it may unfold to. Reading is streamed: memory does not grow with the file. Meanwhile the files are hashed and
+ * synced on a thread of their own.
  *
  * What is ambiguous is refused with a hint, never guessed: a delimiter that two candidates explain equally well, a
  * header that cannot be told from data. Errors name line, column and the offending text.
@@ -28,7 +29,6 @@ struct bp_import_part {
     const char *role;     /* "data", "inputs", "targets", "test_inputs", "test_targets" */
     const char *path;     /* a temporary file on the file system of the data directory; moved away on success */
     const char *filename; /* for messages, may be "" */
-    const char *sha256;
     int64_t bytes;
 };
 

@@ -1,9 +1,9 @@
 /* ingest.h: an import while it is at work: what import.c, ingest_csv.c, ingest_idx.c and describe.c share.
  *
  * Private to server/data. Two steps: a scan of the files finds the columns, their types and figures, and the number
- * of rows; then the rows are written in the layout that follows from that. A CSV's scan writes the rows already, in the
- * layout that its first rows suggest; where that turns out right, which is nearly always, the second step is done with
- * (ingest_guess.c). Memory is bounded by the number of columns, and does not grow with the rows.
+ * of rows; then the rows are written in the layout that follows from that. The scan writes the rows already, in the layout
+ * that the first rows of a CSV suggest (ingest_guess.c), or the type of an IDX file; where that turns out right, which is
+ * nearly always, the second step is done with. Memory is bounded by the number of columns, and does not grow with the rows.
  */
 #ifndef BP_DATA_INGEST_H
 #define BP_DATA_INGEST_H
@@ -42,6 +42,7 @@ struct bp_ingest {
     const struct bp_import_options *options;
     struct bp_import_part parts[BP_PARTS_MAX]; /* in canonical order */
     int nparts;
+    char sha256[BP_PARTS_MAX][65]; /* of the parts, once they are sealed */
     bool compressed[BP_PARTS_MAX];
     enum bp_format format;
     char delimiter;
@@ -59,10 +60,10 @@ struct bp_ingest {
 
 bp_status bp_ingest_open(const struct bp_ingest *ingest, int part, struct bp_stream **ret, struct bp_error *err);
 
-/* Step 1 and step 2. The scan of a CSV may put the rows into the writer (ingest->written says so). */
+/* Step 1 and step 2. The scan may put the rows into the writer (ingest->written says so). */
 bp_status bp_ingest_csv_scan(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err);
 bp_status bp_ingest_csv_write(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err);
-bp_status bp_ingest_idx_scan(struct bp_ingest *ingest, struct bp_error *err);
+bp_status bp_ingest_idx_scan(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err);
 bp_status bp_ingest_idx_write(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err);
 
 /* ingest_column.c */
@@ -70,7 +71,9 @@ bp_status bp_ingest_columns(struct bp_ingest *ingest, int n, struct bp_error *er
 void bp_ingest_done(struct bp_ingest *ingest);
 /* One present number: figures, and the set of values. */
 bp_status bp_ingest_number(struct bp_ingest *ingest, struct bp_ingest_column *column, double v, struct bp_error *err);
-/* Decides the kind and the type of each column from what was seen, and where it stands in a row. */
+/* Where each column stands in a row, by its kind and type. */
+bp_status bp_ingest_lay_out(struct bp_ingest *ingest, struct bp_error *err);
+/* Decides the kind and the type of each column from what was seen, and lays them out. */
 bp_status bp_ingest_settle(struct bp_ingest *ingest, struct bp_error *err);
 void bp_ingest_warn(struct bp_ingest *ingest, const char *code, const char *column, const char *format, ...)
     BP_PRINTF(4, 5);

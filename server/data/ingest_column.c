@@ -104,11 +104,8 @@ static void settle_kind(struct bp_ingest *ingest, int index, struct bp_ingest_co
         bp_level_set_sort(&c->levels);
 }
 
-bp_status bp_ingest_settle(struct bp_ingest *ingest, struct bp_error *err)
+bp_status bp_ingest_lay_out(struct bp_ingest *ingest, struct bp_error *err)
 {
-    for (int i = 0; i < ingest->ncolumns; i++)
-        settle_kind(ingest, i, &ingest->columns[i]);
-
     /* widest first, so that each stands aligned without gaps */
     static const size_t widths[] = {8, 4, 1};
     size_t at = 0, widest = 1;
@@ -125,4 +122,11 @@ bp_status bp_ingest_settle(struct bp_ingest *ingest, struct bp_error *err)
         return bp_fail_at(err, BP_INVALID, "no_columns", "no column is of use: none holds numbers or categories");
     ingest->stride = (at + widest - 1) / widest * widest;
     return BP_OK;
+}
+
+bp_status bp_ingest_settle(struct bp_ingest *ingest, struct bp_error *err)
+{
+    for (int i = 0; i < ingest->ncolumns; i++)
+        settle_kind(ingest, i, &ingest->columns[i]);
+    return bp_ingest_lay_out(ingest, err);
 }

@@ -177,23 +177,76 @@ out:
     return status;
 }
 
+/* What the fields of a column add up to that are known to be small integers, beside the column itself: files of pixels
+ * have a thousand columns, and these are what the cache can hold of them. */
+struct tiny {
+    uint32_t *counts; /* the small integers of the column's set; NULL: each field is looked at */
+    int64_t sum, n;   /* not yet in the column's own */
+};
+
+struct scan {
+    struct bp_guess *guess;
+    struct tiny *tiny; /* of each column */
+};
+
+/* While all numbers of a column are integers their sum is exact, and may be taken in any order. */
+static void take_tiny(struct tiny *t, struct bp_ingest_column *c)
+{
+    c->numbers += t->n;
+    c->sum += (double)t->sum;
+    t->n = t->sum = 0;
+}
+
+static inline __attribute__((always_inline)) bool scan_tiny(struct tiny *t, const struct bp_csv_field *field,
+                                                            double *ret_v)
+{
+    int v = t->counts ? bp_number_tiny(field->text, field->size) : -1;
+    if (v < 0 || v >= BP_SMALL || t->counts[v] == 0)
+        return false;
+    t->counts[v]++;
+    t->sum += v;
+    t->n++;
+    *ret_v = v;
+    return true;
+}
+
 static bp_status scan_row(struct bp_ingest *ingest, const struct bp_csv *csv, void *ctx, struct bp_error *err)
 {
-    struct bp_guess *guess = ctx;
+    struct scan *scan = ctx;
+    struct bp_guess *guess = scan->guess;
     bool put = guess->holds;
+    if (!scan->tiny && !(scan->tiny = calloc((size_t)ingest->ncolumns, sizeof *scan->tiny)))
+        return bp_fail(err, BP_NOMEM, "no memory for %d columns", ingest->ncolumns);
     for (int i = 0; i < ingest->ncolumns; i++) {
         struct bp_ingest_column *c = &ingest->columns[i];
-        bool there;
+        struct tiny *t = &scan->tiny[i];
+        bool there = true;
         double v = NAN;
-        bp_status status = scan_field(ingest, c, &csv->fields[i], csv->line, &there, &v, err);
-        if (status != BP_OK)
-            return status;
+        if (!scan_tiny(t, &csv->fields[i], &v)) {
+            take_tiny(t, c);
+            bp_status status = scan_field(ingest, c, &csv->fields[i], csv->line, &there, &v, err);
+            if (status != BP_OK)
+                return status;
+            t->counts = c->texts == 0 && c->integral ? c->values.small : NULL;
+        }
         if (put)
             bp_guess_put(&guess->columns[i], c, there, v, guess->row);
     }
     if (put)
         bp_guess_put_row(guess, ingest);
     return BP_OK;
+}
+
+/* The scan of all rows, or of the first ones. */
+static bp_status scan_rows(struct bp_ingest *ingest, struct bp_stream *in, int64_t limit, struct bp_guess *guess,
+                           struct bp_error *err)
+{
+    struct scan scan = {.guess = guess};
+    bp_status status = each_row(ingest, in, limit, scan_row, &scan, &ingest->rows, err);
+    for (int i = 0; scan.tiny && i < ingest->ncolumns; i++)
+        take_tiny(&scan.tiny[i], &ingest->columns[i]);
+    free(scan.tiny);
+    return status;
 }
 
 /* Collects the levels of the columns that turned out to be mixed. */
@@ -230,14 +283,12 @@ static void guess_layout(const struct bp_ingest *ingest, struct bp_stream *in, s
                                .delimiter = ingest->delimiter,
                                .header = ingest->header};
     struct bp_guess none = {0};
-    int64_t rows;
-    if (each_row(&sample, in, 1, scan_row, &none, &rows, NULL) != BP_OK || sample.ncolumns == 0)
+    if (scan_rows(&sample, in, 1, &none, NULL) != BP_OK || sample.ncolumns == 0)
         goto out;
     int64_t limit = SAMPLE_FIELDS / sample.ncolumns;
     bp_ingest_done(&sample);
     sample.budget = BP_MEMBERS_MAX;
-    if (each_row(&sample, in, limit < SAMPLE_ROWS ? limit : SAMPLE_ROWS, scan_row, &none, &sample.rows, NULL) ==
-            BP_OK &&
+    if (scan_rows(&sample, in, limit < SAMPLE_ROWS ? limit : SAMPLE_ROWS, &none, NULL) == BP_OK &&
         !any_mixed(&sample) && bp_ingest_settle(&sample, NULL) == BP_OK)
         bp_guess_init(guess, &sample, writer);
 out:
@@ -247,7 +298,7 @@ out:
 static bp_status scan_stream(struct bp_ingest *ingest, struct bp_stream *in, struct bp_guess *guess,
                              struct bp_error *err)
 {
-    bp_status status = each_row(ingest, in, INT64_MAX, scan_row, guess, &ingest->rows, err);
+    bp_status status = scan_rows(ingest, in, INT64_MAX, guess, err);
     if (status != BP_OK)
         return status;
     if (ingest->rows == 0)

@@ -3,6 +3,9 @@
  * An IDX file is 00 00, a type, a number of dimensions, the dimensions as big-endian u32, and the values in big-endian.
  * The first dimension counts the rows. Unsigned bytes stay bytes; the other types become f32, or f64 where f32 would
  * not be exact. Headers, counts and lengths are checked before anything is allocated for them.
+ *
+ * The pass that looks at the values writes the rows too, as bytes, as f32, or, of an f64 file, as f64. Where the values
+ * want it otherwise they are written again.
  */
 #include "data/ingest.h"
 
@@ -276,50 +279,35 @@ static bp_status scan_values(struct bp_ingest *ingest, struct bp_ingest_column *
 static void count_bytes(const uint8_t *bytes, int64_t n, int64_t histogram[4][256])
 {
     int64_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (int k = 0; k < 4; k++)
-            histogram[k][bytes[i + k]]++;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t v; /* in any order: they are only counted */
+        memcpy(&v, bytes + i, 8);
+        for (int k = 0; k < 8; k++, v >>= 8)
+            histogram[k & 3][v & 255]++;
+    }
     for (; i < n; i++)
         histogram[0][bytes[i]]++;
 }
 
-static bp_status scan_part(struct bp_ingest *ingest, int index, struct bp_ingest_column *c, int64_t histogram[4][256],
-                           struct bp_error *err)
-{
-    struct idx_part part = {0};
-    bp_status status = part_open(ingest, index, &part, err);
-    for (int64_t r = 0; status == BP_OK && r < part.idx.rows; r++) {
-        if ((status = read_row(&part, r, err)) != BP_OK)
-            break;
-        if (part.idx.type == 0x08)
-            count_bytes(part.row, part.idx.elements, histogram);
-        else
-            status = scan_values(ingest, c, &part, r, err);
-    }
-    if (status == BP_OK)
-        status = expect_end(&part, err);
-    part_done(&part);
-    return status;
-}
-
-static bp_status scan_column(struct bp_ingest *ingest, struct bp_ingest_column *c, const struct feed *feed,
-                             struct bp_error *err)
+/* What a column is called and looks like; its type is right for bytes and a guess for the rest. */
+static bp_status name_column(struct bp_ingest_column *c, const struct feed *feed, struct bp_error *err)
 {
     const struct bp_idx *idx = &feed->idx[0];
-    int64_t histogram[4][256] = {{0}};
-    bp_status status;
     if (!(c->name = strdup(feed->column)))
         return bp_fail(err, BP_NOMEM, "no memory for a column");
     c->rank = idx->rank;
     c->count = (int)idx->elements;
     memcpy(c->dim, idx->dim, sizeof idx->dim);
     c->values.full = c->count > 1 && idx->type != 0x08; /* levels of an array of measurements mean nothing */
-    for (int i = 0; i < 2; i++)
-        if (feed->part[i] >= 0 && (status = scan_part(ingest, feed->part[i], c, histogram, err)) != BP_OK)
-            return status;
-    if (idx->type != 0x08)
+    c->type = idx->type == 0x08 ? BP_U8 : idx->type == 0x0e ? BP_F64 : BP_F32;
+    return BP_OK;
+}
+
+static bp_status count_column(struct bp_ingest *ingest, struct bp_ingest_column *c, int64_t histogram[4][256],
+                              struct bp_error *err)
+{
+    if (c->type != BP_U8)
         return BP_OK;
-    c->type = BP_U8;
     for (int v = 0; v < 256; v++)
         histogram[0][v] += histogram[1][v] + histogram[2][v] + histogram[3][v];
     histogram_figures(c, histogram[0]);
@@ -359,25 +347,6 @@ static bp_status read_headers(struct bp_ingest *ingest, struct feed f[2], struct
     return BP_OK;
 }
 
-bp_status bp_ingest_idx_scan(struct bp_ingest *ingest, struct bp_error *err)
-{
-    struct feed f[2];
-    bp_status status;
-    if ((status = find_feeds(ingest, f, err)) != BP_OK || (status = read_headers(ingest, f, err)) != BP_OK)
-        return status;
-    int n = f[1].part[0] >= 0 ? 2 : 1;
-    if ((status = bp_ingest_columns(ingest, n, err)) != BP_OK)
-        return status;
-    ingest->test_rows = f[0].idx[1].rows;
-    ingest->rows = f[0].idx[0].rows + ingest->test_rows;
-    if (ingest->rows > BP_ROWS_MAX)
-        return bp_fail_at(err, BP_LIMIT, "too_many_rows", "there are more than %" PRId64 " rows", BP_ROWS_MAX);
-    for (int i = 0; i < n; i++)
-        if ((status = scan_column(ingest, &ingest->columns[i], &f[i], err)) != BP_OK)
-            return status;
-    return bp_ingest_settle(ingest, err);
-}
-
 static void store_row(const struct bp_ingest_column *c, const struct idx_part *part, uint8_t *row)
 {
     if (c->kind == BP_COLUMN_TEXT)
@@ -397,35 +366,111 @@ static void store_row(const struct bp_ingest_column *c, const struct idx_part *p
     }
 }
 
+/* Of a pass: the row as it is written, and the bytes counted for each column (NULL: they were looked at before). */
+struct pass {
+    uint8_t *row;
+    int64_t (*histograms)[4][256];
+    struct bp_writer *writer;
+};
+
+static bp_status look(struct bp_ingest *ingest, int column, const struct idx_part *part, int64_t row,
+                      const struct pass *pass, struct bp_error *err)
+{
+    if (part->idx.type != 0x08)
+        return scan_values(ingest, &ingest->columns[column], part, row, err);
+    count_bytes(part->row, part->idx.elements, pass->histograms[column]);
+    return BP_OK;
+}
+
 /* The training or the test rows of all columns. */
-static bp_status write_split(struct bp_ingest *ingest, const struct feed f[2], int split, uint8_t *row,
-                             struct bp_writer *writer, struct bp_error *err)
+static bp_status pass_split(struct bp_ingest *ingest, const struct feed f[2], int split, const struct pass *pass,
+                            struct bp_error *err)
 {
     struct idx_part parts[2] = {{0}, {0}};
     bp_status status = BP_OK;
     for (int i = 0; i < ingest->ncolumns && status == BP_OK; i++)
         status = part_open(ingest, f[i].part[split], &parts[i], err);
     for (int64_t r = 0; status == BP_OK && r < parts[0].idx.rows; r++) {
-        for (int i = 0; i < ingest->ncolumns && status == BP_OK; i++)
-            if ((status = read_row(&parts[i], r, err)) == BP_OK)
-                store_row(&ingest->columns[i], &parts[i], row);
+        for (int i = 0; i < ingest->ncolumns && status == BP_OK; i++) {
+            if ((status = read_row(&parts[i], r, err)) == BP_OK && pass->histograms)
+                status = look(ingest, i, &parts[i], r, pass, err);
+            if (status == BP_OK)
+                store_row(&ingest->columns[i], &parts[i], pass->row);
+        }
         if (status == BP_OK)
-            status = bp_writer_put(writer, row, ingest->stride, err);
+            status = bp_writer_put(pass->writer, pass->row, ingest->stride, err);
     }
+    for (int i = 0; i < ingest->ncolumns && status == BP_OK; i++)
+        status = expect_end(&parts[i], err);
     part_done(&parts[0]);
     part_done(&parts[1]);
+    return status;
+}
+
+static bp_status pass_rows(struct bp_ingest *ingest, const struct feed f[2], struct pass *pass, struct bp_error *err)
+{
+    if (!(pass->row = calloc(1, ingest->stride)))
+        return bp_fail(err, BP_NOMEM, "no memory for a row");
+    bp_status status = pass_split(ingest, f, 0, pass, err);
+    if (status == BP_OK && f[0].part[1] >= 0)
+        status = pass_split(ingest, f, 1, pass, err);
+    free(pass->row);
+    return status;
+}
+
+/* Whether the columns are as they were laid out before the rows were seen. */
+static bool laid_out_right(const struct bp_ingest *ingest, const enum bp_column_type guessed[2])
+{
+    bool right = true;
+    for (int i = 0; i < ingest->ncolumns; i++)
+        right = right && ingest->columns[i].kind == BP_COLUMN_NUMBER && ingest->columns[i].type == guessed[i];
+    return right;
+}
+
+static bp_status scan_rows(struct bp_ingest *ingest, const struct feed f[2], struct pass *pass, struct bp_error *err)
+{
+    enum bp_column_type guessed[2] = {BP_U8};
+    bp_status status = BP_OK;
+    for (int i = 0; i < ingest->ncolumns && status == BP_OK; i++) {
+        status = name_column(&ingest->columns[i], &f[i], err);
+        guessed[i] = ingest->columns[i].type;
+    }
+    if (status == BP_OK)
+        status = bp_ingest_lay_out(ingest, err);
+    if (status == BP_OK)
+        status = pass_rows(ingest, f, pass, err);
+    for (int i = 0; i < ingest->ncolumns && status == BP_OK; i++)
+        status = count_column(ingest, &ingest->columns[i], pass->histograms[i], err);
+    if (status == BP_OK)
+        status = bp_ingest_settle(ingest, err);
+    ingest->written = status == BP_OK && laid_out_right(ingest, guessed);
+    return status;
+}
+
+bp_status bp_ingest_idx_scan(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err)
+{
+    struct feed f[2];
+    bp_status status;
+    if ((status = find_feeds(ingest, f, err)) != BP_OK || (status = read_headers(ingest, f, err)) != BP_OK)
+        return status;
+    if ((status = bp_ingest_columns(ingest, f[1].part[0] >= 0 ? 2 : 1, err)) != BP_OK)
+        return status;
+    ingest->test_rows = f[0].idx[1].rows;
+    ingest->rows = f[0].idx[0].rows + ingest->test_rows;
+    if (ingest->rows > BP_ROWS_MAX)
+        return bp_fail_at(err, BP_LIMIT, "too_many_rows", "there are more than %" PRId64 " rows", BP_ROWS_MAX);
+    struct pass pass = {.writer = writer, .histograms = calloc(2, sizeof *pass.histograms)};
+    if (!pass.histograms)
+        return bp_fail(err, BP_NOMEM, "no memory to count the values");
+    status = scan_rows(ingest, f, &pass, err);
+    free(pass.histograms);
     return status;
 }
 
 bp_status bp_ingest_idx_write(struct bp_ingest *ingest, struct bp_writer *writer, struct bp_error *err)
 {
     struct feed f[2];
-    uint8_t *row = calloc(1, ingest->stride);
-    bp_status status = row ? find_feeds(ingest, f, err) : bp_fail(err, BP_NOMEM, "no memory for a row");
-    if (status == BP_OK)
-        status = write_split(ingest, f, 0, row, writer, err);
-    if (status == BP_OK && f[0].part[1] >= 0)
-        status = write_split(ingest, f, 1, row, writer, err);
-    free(row);
-    return status;
+    struct pass pass = {.writer = writer};
+    bp_status status = find_feeds(ingest, f, err);
+    return status == BP_OK ? pass_rows(ingest, f, &pass, err) : status;
 }

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SMALL_SLOTS 64 /* a set that grows to so many gets a table of small integers, of the same size */
-
 static uint32_t hash_double(double v)
 {
     uint64_t u;
@@ -56,7 +54,7 @@ static bp_status number_grow(struct bp_number_set *set, struct bp_error *err)
         }
     grown.small = set->small;
     set->small = NULL;
-    if (grown.nslots == SMALL_SLOTS) /* without memory it is slower, that is all */
+    if (!grown.small) /* without memory it is slower, that is all */
         grown.small = calloc(BP_SMALL, sizeof *grown.small);
     bp_number_set_done(set);
     *set = grown;

@@ -25,8 +25,7 @@ struct bp_number_set {
     int n, nslots;
     double *values;  /* by slot; sorted by bp_number_set_sort */
     int64_t *counts; /* by slot; 0: the slot is free */
-    uint32_t
-        *small; /* in a set of some size: by value, for 0 to 255: 0, or 1 and the occurrences not yet in counts */
+    uint32_t *small; /* by value, for 0 to 255: 0, or 1 and the occurrences not yet in counts; or NULL */
 };
 
 struct bp_level {

@@ -50,13 +50,11 @@ static bp_status place_parts(const struct bp_ingest *ingest, struct placed *p, s
 {
     for (int i = 0; i < ingest->nparts; i++) {
         const struct bp_import_part *part = &ingest->parts[i];
-        bp_status status = bp_files_path(p->raw[i], ingest->options->dir, "raw", part->sha256, "", err);
+        bp_status status = bp_files_path(p->raw[i], ingest->options->dir, "raw", ingest->sha256[i], "", err);
         if (status != BP_OK)
             return status;
         if (exists(p->raw[i], part->bytes))
             continue; /* the same bytes, from an earlier upload */
-        if ((status = bp_files_sync(part->path, err)) != BP_OK)
-            return status;
         if (rename(part->path, p->raw[i]) != 0)
             return bp_files_fail(err, "keeping the uploaded file");
         p->moved[i] = true;

@@ -17,7 +17,7 @@
 
 bp_status bp_storage_dirs(const char *dir, struct bp_error *err);
 
-/* Moves the parts into raw/, writes the manifest (NULL: none) and moves the finished table from tmp_table; durable on
+/* Moves the sealed parts into raw/, writes the manifest (NULL: none) and moves the finished table from tmp_table; durable on
  * return. On failure everything is where it was, the table in tmp_table included. */
 bp_status bp_storage_place(const struct bp_ingest *ingest, const char *sha256, const char *manifest,
                            const char *tmp_table, const char *table, struct bp_error *err);

@@ -1,4 +1,4 @@
-/* body.c: receiving a body: into memory, or into a temporary file while its SHA-256 is taken.
+/* body.c: receiving a body: into memory, or into a temporary file.
  *
  * All that can be refused is refused before the first byte. What goes wrong later (a chunked body over its limit, a
  * full disk) is remembered; the rest of the body is read and dropped up to a bound, so that the client gets to see the
@@ -157,7 +157,6 @@ struct upload_part *bp_body_part(struct bp_request *r, const char *field, const 
     snprintf(part->filename, sizeof part->filename, "%s", filename);
     part->shown.field = part->field;
     part->shown.filename = part->filename;
-    sha256_init(&part->sha256);
     body->parts[body->nparts++] = part;
     if (!file) {
         append(r, &part->text, &part->text_size, &part->text_room, "", 0);
@@ -206,7 +205,6 @@ bool bp_part_write(struct bp_request *r, struct upload_part *part, const char *d
         if (!append(r, &part->text, &part->text_size, &part->text_room, data, size))
             return false;
     }
-    sha256_update(&part->sha256, size, (const uint8_t *)data);
     part->shown.bytes += (int64_t)size;
     return true;
 }
@@ -243,27 +241,14 @@ bool bp_body_take(struct bp_request *r, const char *data, size_t size)
     return body->received - body->fault_at <= HTTP_DRAIN_BYTES && bp_clock() - body->fault_time <= HTTP_DRAIN_SECONDS;
 }
 
-void bp_hex(const unsigned char *bytes, size_t n, char *ret)
-{
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < n; i++) {
-        ret[2 * i] = digits[bytes[i] >> 4];
-        ret[2 * i + 1] = digits[bytes[i] & 15];
-    }
-    ret[2 * n] = '\0';
-}
-
 /* Makes the parts ready to be shown to a handler. */
 static void finish_parts(struct bp_request *r)
 {
     for (int i = 0; i < r->body.nparts; i++) {
         struct upload_part *part = r->body.parts[i];
-        unsigned char digest[SHA256_DIGEST_SIZE];
         if (part->fd >= 0 && close(part->fd)) /* a network file system tells of a full disk here */
             bp_body_fail(r, errno == ENOSPC || errno == EDQUOT ? BODY_DISK_FULL : BODY_DISK_FAILED);
         part->fd = -1;
-        sha256_digest(&part->sha256, sizeof digest, digest);
-        bp_hex(digest, sizeof digest, part->shown.sha256);
         part->shown.path = part->path;
         part->shown.text = part->text;
     }

@@ -31,7 +31,7 @@ enum bp_body {
     BP_BODY_NONE,     /* a body is refused with 400 unless it is empty */
     BP_BODY_OPTIONAL, /* as BUFFER, may be absent */
     BP_BODY_BUFFER,   /* collected in memory, up to max_body */
-    BP_BODY_FILE,     /* streamed into a temporary file while a SHA-256 is taken (PUT of a dataset) */
+    BP_BODY_FILE,     /* streamed into a temporary file (PUT of a dataset) */
     BP_BODY_FORM /* multipart/form-data, parts streamed into temporary files; other bodies as BUFFER, up to 1 MiB */
 };
 
@@ -71,7 +71,6 @@ struct bp_upload {
     const char *path;     /* temporary file; NULL for a small text field, whose value is in `text` */
     const char *text;     /* value of a field without file name, terminated */
     int64_t bytes;
-    char sha256[65];
 };
 int bp_request_uploads(const struct bp_request *r);
 const struct bp_upload *bp_request_upload(const struct bp_request *r, int i);

@@ -164,7 +164,6 @@ struct upload_part {
     char *path;
     int fd; /* -1: closed or none */
     bool taken;
-    struct sha256_ctx sha256;
 };
 
 struct body {
@@ -342,7 +341,5 @@ struct bp_http {
 
 /* listen.c: a bound, listening socket. */
 bp_status bp_listen(const char *host, int port, int *ret_fd, int *ret_port, struct bp_error *err);
-
-void bp_hex(const unsigned char *bytes, size_t n, char *ret);
 
 #endif

@@ -1,6 +1,8 @@
 /* From uploaded files to tables: types, figures, faults, gzip, IDX, and what is left on the disk. */
 #include "data/help.h"
 
+#include <nettle/sha2.h>
+
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -108,6 +110,76 @@ static void many_values(void **state)
     for (int i = 0; i < 1000; i++)
         assert_true(column(t, "y")->values[i] == i && column(t, "y")->counts[i] == (i < 2 ? 3 : 2));
     bp_table_close(t);
+    free(csv);
+}
+
+/* Small integers are counted aside: the figures and the rows must be those of the values one by one, also where a fraction,
+ * a gap or a text comes late. */
+static void small_integers(void **state)
+{
+    enum { ROWS = 9000, LATE = 7000 };
+    static const char *const names[] = {"pixel", "zero", "fraction", "gap", "large"};
+    static double v[5][ROWS];
+    char *csv = malloc(ROWS * 48);
+    size_t used = (size_t)sprintf(csv, "pixel,zero,fraction,gap,large,late\n");
+    (void)state;
+    for (int i = 0; i < ROWS; i++) {
+        v[0][i] = i * 7919 % 256;
+        v[1][i] = 0;
+        v[2][i] = i < LATE ? i % 9 : i * 0.1;
+        v[3][i] = i == LATE ? NAN : i % 255;
+        v[4][i] = i % 1000;
+        used += (size_t)sprintf(csv + used, "%03.0f,0,%.17g,", v[0][i], v[2][i]);
+        used += (size_t)sprintf(csv + used, i == LATE ? "NA," : "%.0f,", v[3][i]);
+        used += (size_t)sprintf(csv + used, i == LATE ? "%.0f,x\n" : "%.0f,%d\n", v[4][i], i % 5);
+    }
+    struct bp_table *t = table_of(csv, NULL);
+    for (int k = 0; k < 5; k++) {
+        const struct bp_table_column *c = column(t, names[k]);
+        double sum = 0, n = 0, counted = 0;
+        for (int i = 0; i < ROWS; i++) {
+            double at = number_at(t, (uint64_t)i, names[k]);
+            assert_true(isnan(v[k][i]) ? isnan(at) : at == v[k][i]);
+            sum += isnan(v[k][i]) ? 0 : v[k][i];
+            n += !isnan(v[k][i]);
+        }
+        assert_true(c->mean == sum / n && c->min == 0 && c->missing == ROWS - (int64_t)n);
+        assert_int_equal(c->nvalues, ((int[]){256, 1, 0, 255, 1000})[k]);
+        for (int i = 0; i < c->nvalues; i++)
+            counted += (double)c->counts[i];
+        assert_true(c->nvalues == 0 || counted == n);
+    }
+    const struct bp_table_column *late = column(t, "late");
+    assert_int_equal(late->nlevels, 6);
+    assert_int_equal(late->counts[0], ROWS / 5 - 1);
+    bp_table_close(t);
+    free(csv);
+}
+
+/* What an upload is named after, though nobody but the import has read it. */
+static void hashes_uploads(void **state)
+{
+    size_t size = 3 << 20; /* several blocks */
+    char *csv = malloc(size), digits[65], path[400];
+    struct bp_import_options options = default_options();
+    struct bp_import_result result;
+    struct bp_error err;
+    struct sha256_ctx sha;
+    uint8_t digest[32];
+    (void)state;
+    for (size_t i = 0; i < size; i++)
+        csv[i] = "1,2\n"[i % 4];
+    sha256_init(&sha);
+    sha256_update(&sha, size, (const uint8_t *)csv);
+    sha256_digest(&sha, sizeof digest, digest);
+    for (int i = 0; i < 32; i++)
+        sprintf(digits + 2 * i, "%02x", digest[i]);
+    assert_int_equal(import_bytes(csv, size, &options, &result, &err), BP_OK);
+    assert_string_equal(result.sha256, digits);
+    snprintf(path, sizeof path, "%s/raw/%s", data_dir, digits);
+    assert_int_equal(access(path, F_OK), 0);
+    bp_import_remove(data_dir, result.sha256, result.table);
+    free(result.description);
     free(csv);
 }
 
@@ -294,6 +366,7 @@ static void idx_types(void **state)
                  {0x0c, 4, {0x01, 0x00, 0x00, 0x01}, 16777217, BP_F64},
                  {0x0c, 4, {0xff, 0xff, 0xff, 0xfe}, -2, BP_F32},
                  {0x0d, 4, {0x3f, 0x80, 0x00, 0x00}, 1, BP_F32},
+                 {0x0e, 8, {0x3f, 0xf0, 0, 0, 0, 0, 0, 0}, 1, BP_F32},
                  {0x0e, 8, {0x3f, 0xb9, 0x99, 0x99, 0x99, 0x99, 0x99, 0x9a}, 0.1, BP_F64}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -514,6 +587,8 @@ int main(void)
                                        cmocka_unit_test(types_and_figures),
                                        cmocka_unit_test(mixed_columns),
                                        cmocka_unit_test(many_values),
+                                       cmocka_unit_test(small_integers),
+                                       cmocka_unit_test(hashes_uploads),
                                        cmocka_unit_test(faults_of_csv),
                                        cmocka_unit_test(options_override),
                                        cmocka_unit_test(reads_gzip),

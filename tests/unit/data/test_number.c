@@ -126,6 +126,25 @@ static void short_numbers(void **state)
     assert_false(bp_number_short(room, 16, &v));
 }
 
+/* All texts of up to four characters, whatever comes behind them: digits are taken by value, nothing else is. */
+static void tiny_numbers(void **state)
+{
+    static const char alphabet[] = "0123456789.-+e ,/:x";
+    enum { LETTERS = sizeof alphabet - 1 };
+    (void)state;
+    for (int i = 0; i < LETTERS * LETTERS * LETTERS * LETTERS; i++) {
+        const char text[8] = {alphabet[i % LETTERS], alphabet[i / LETTERS % LETTERS],
+                              alphabet[i / LETTERS / LETTERS % LETTERS], alphabet[i / LETTERS / LETTERS / LETTERS]};
+        for (size_t size = 0; size <= 4; size++) {
+            bool digits = size > 0 && size < 4 && strspn(text, "0123456789") >= size;
+            double slow = -1;
+            if (digits)
+                assert_true(bp_number_parse(text, size, &slow));
+            assert_int_equal(bp_number_tiny(text, size), (int)slow);
+        }
+    }
+}
+
 static void knows_missing_words(void **state)
 {
     (void)state;
@@ -141,6 +160,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(accepts_numbers),     cmocka_unit_test(refuses_the_rest),
                                        cmocka_unit_test(rounds_correctly),    cmocka_unit_test(prints_the_shortest),
-                                       cmocka_unit_test(knows_missing_words), cmocka_unit_test(short_numbers)};
+                                       cmocka_unit_test(knows_missing_words), cmocka_unit_test(short_numbers),
+                                       cmocka_unit_test(tiny_numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,31 @@ static void count_body(struct bp_request *r, struct bp_reply *reply, void *app)
     bp_reply_json(reply, 200, json_pack("{s:I, s:i}", "size", (json_int_t)size, "uploads", bp_request_uploads(r)));
 }
 
+static void hash(const void *bytes, size_t size, char ret[65])
+{
+    struct sha256_ctx ctx;
+    uint8_t digest[32];
+    sha256_init(&ctx);
+    sha256_update(&ctx, size, bytes);
+    sha256_digest(&ctx, sizeof digest, digest);
+    for (int i = 0; i < 32; i++)
+        sprintf(ret + 2 * i, "%02x", digest[i]);
+}
+
+/* The hash of what is in a part's file, "" for a part in memory. */
+static void hash_file(const struct bp_upload *u, char ret[65])
+{
+    ret[0] = 0;
+    FILE *f = u->path ? fopen(u->path, "rb") : NULL;
+    if (!f)
+        return;
+    char *bytes = malloc((size_t)u->bytes + 1);
+    assert_int_equal(fread(bytes, 1, (size_t)u->bytes + 1, f), u->bytes);
+    fclose(f);
+    hash(bytes, (size_t)u->bytes, ret);
+    free(bytes);
+}
+
 static void show_uploads(struct bp_request *r, struct bp_reply *reply, void *app)
 {
     json_t *list = json_array();
@@ -21,10 +46,11 @@ static void show_uploads(struct bp_request *r, struct bp_reply *reply, void *app
         struct stat info = {0};
         if (u->path)
             assert_true(!stat(u->path, &info) && info.st_size == u->bytes && (info.st_mode & 0777) == 0600);
-        char *text = bp_upload_text(u);
+        char sha256[65], *text = bp_upload_text(u);
+        hash_file(u, sha256);
         json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:I, s:s, s:s*}", "field", u->field, "filename",
                                               u->filename, "file", u->path != NULL, "bytes", (json_int_t)u->bytes,
-                                              "sha256", u->sha256, "text", u->bytes < 100 ? text : NULL));
+                                              "sha256", sha256, "text", u->bytes < 100 ? text : NULL));
         free(text);
     }
     size_t size;
@@ -116,18 +142,6 @@ static char *make_bytes(size_t size)
     return bytes;
 }
 
-static void hash(const char *bytes, size_t size, char ret[80])
-{
-    struct sha256_ctx ctx;
-    uint8_t digest[32];
-    sha256_init(&ctx);
-    sha256_update(&ctx, size, (const uint8_t *)bytes);
-    sha256_digest(&ctx, sizeof digest, digest);
-    strcpy(ret, "\"sha256\":\"");
-    for (int i = 0; i < 32; i++)
-        sprintf(ret + 10 + 2 * i, "%02x", digest[i]);
-}
-
 static void test_buffer(void **state)
 {
     (void)state;
@@ -172,10 +186,11 @@ static void test_expect(void **state)
 static void test_file(void **state)
 {
     (void)state;
-    char expected[80];
+    char sha256[65], expected[80];
     size_t size = 3000000;
     char *bytes = make_bytes(9 << 20);
-    hash(bytes, size, expected);
+    hash(bytes, size, sha256);
+    snprintf(expected, sizeof expected, "\"sha256\":\"%s\"", sha256);
     expect_status(ask_body("PUT", "/file", "", bytes, size), 200, expected);
     expect_status(ask_chunked("PUT", "/file", bytes, size, 100000), 200, expected);
     expect_status(ask_body("PUT", "/file", "", "", 0), 200, "\"bytes\":0");

@@ -31,7 +31,7 @@ static void fixture_add(const char *name, const char *role[], const void *bytes[
 {
     struct bp_import_options options = {.dir = fixture_dir, .header = -1, .max_unfolded = 1 << 26};
     struct bp_import_part part[4];
-    char path[4][128], sha[4][65];
+    char path[4][128];
     struct bp_import_result result;
     struct bp_error err = {0};
     for (int i = 0; i < parts; i++) {
@@ -40,8 +40,7 @@ static void fixture_add(const char *name, const char *role[], const void *bytes[
         assert_non_null(f);
         assert_int_equal(fwrite(bytes[i], 1, size[i], f), size[i]);
         fclose(f);
-        snprintf(sha[i], sizeof sha[i], "%062x%02x", fixture_count * 16 + 1, i); /* names the file, no more */
-        part[i] = (struct bp_import_part){role[i], path[i], "", sha[i], (int64_t)size[i]};
+        part[i] = (struct bp_import_part){role[i], path[i], "", (int64_t)size[i]};
     }
     bp_status status = bp_import(&options, part, parts, &result, &err);
     if (status)
