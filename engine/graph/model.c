@@ -17,7 +17,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define SHARE_ELEMENTS 8192 /* of a share, about: with slots and packed copies it fits the second-level cache */
+#define SHARE_ELEMENTS 1024 /* of a share, about: a small layer has enough of them to be divided between threads */
 #define SHARES_MAX 4096     /* about: larger models have larger shares */
 #define SHARE_ALIGN 1024    /* parts of tensors without rows end at whole blocks of lanes */
 #define TEAM_ELEMENTS 4096  /* parameters below which a pass over them is not worth a barrier */

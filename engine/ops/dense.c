@@ -18,9 +18,9 @@
 
 enum { WEIGHT, BIAS };
 
-/* A tile of dW: at most TILE_OUT rows, so that each thread has bands of rows of its own even in layers that are not
- * wide, and TILE_IN_MIN to TILE_IN_MAX columns: more columns where there are few rows, so that a task is worth its call.
- * Packing a column costs about as much as one row of the product, hence is cheap beside TILE_OUT rows. */
+/* A tile of dW: half of the rows, but whole panels of them and at most TILE_OUT, so that two threads have bands of rows of
+ * their own even in small layers, and TILE_IN_MIN to TILE_IN_MAX columns: more columns where there are few rows, so that a
+ * task is worth its call. Packing a column costs about as much as one row of the product, hence is cheap beside a band. */
 #define TILE_OUT 128
 #define TILE_IN_MIN 64
 #define TILE_IN_MAX 256
@@ -36,9 +36,15 @@ static int outputs_of(const struct bp_node *node)
     return (int)node->shape.dim[0];
 }
 
+static int tile_rows(int outputs)
+{
+    int rows = ((outputs + 1) / 2 + BP_PANEL - 1) / BP_PANEL * BP_PANEL;
+    return rows < TILE_OUT ? rows : TILE_OUT;
+}
+
 static int tile_columns(int outputs)
 {
-    int rows = outputs < TILE_OUT ? outputs : TILE_OUT;
+    int rows = tile_rows(outputs);
     int columns = (TILE_ELEMENTS / rows + BP_PANEL - 1) / BP_PANEL * BP_PANEL;
     return columns < TILE_IN_MIN ? TILE_IN_MIN : columns > TILE_IN_MAX ? TILE_IN_MAX : columns;
 }
@@ -168,8 +174,8 @@ static int grid(const struct bp_graph *graph, const struct bp_node *node, enum b
 {
     if (phase != BP_PHASE_PARAMETERS)
         return 0;
-    int in = inputs_of(graph, node), out = outputs_of(node), columns = tile_columns(out);
-    int64_t tasks = (((int64_t)in + columns - 1) / columns) * (((int64_t)out + TILE_OUT - 1) / TILE_OUT);
+    int in = inputs_of(graph, node), out = outputs_of(node), rows = tile_rows(out), columns = tile_columns(out);
+    int64_t tasks = (((int64_t)in + columns - 1) / columns) * (((int64_t)out + rows - 1) / rows);
     return (int)tasks; /* in * out is below 2^31, and a tile has many elements or is a whole side */
 }
 
@@ -179,7 +185,7 @@ static size_t scratch(const struct bp_graph *graph, const struct bp_node *node, 
     return phase == BP_PHASE_PARAMETERS ? bp_panels_size(BP_ROW_CHUNK, tile_columns(outputs_of(node))) : 0;
 }
 
-/* Task t: the tile of dW at row t / tiles * TILE_OUT and column t % tiles * columns; the first tile of a row of
+/* Task t: the tile of dW at row t / tiles * tile_rows and column t % tiles * columns; the first tile of a row of
  * tiles does the bias too. */
 static void parameters(const struct bp_call *call)
 {
@@ -188,8 +194,8 @@ static void parameters(const struct bp_call *call)
     const struct bp_tensor *tensors = call->graph->tensors;
     int in = inputs_of(call->graph, node), out = outputs_of(node), columns = tile_columns(out);
     int tiles = (int)(((int64_t)in + columns - 1) / columns);
-    int o0 = call->task / tiles * TILE_OUT, i0 = call->task % tiles * columns;
-    int nout = out - o0 < TILE_OUT ? out - o0 : TILE_OUT, nin = in - i0 < columns ? in - i0 : columns;
+    int band = tile_rows(out), o0 = call->task / tiles * band, i0 = call->task % tiles * columns;
+    int nout = out - o0 < band ? out - o0 : band, nin = in - i0 < columns ? in - i0 : columns;
     bp_real *dw = call->grads + tensors[node->tensor[WEIGHT]].offset + (size_t)o0 * (size_t)in + i0;
     bp_real *db = node->u.dense.use_bias && i0 == 0 ? call->grads + tensors[node->tensor[BIAS]].offset + o0 : NULL;
 

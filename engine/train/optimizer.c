@@ -172,10 +172,11 @@ static void prepare_part(void *arg, int part, int thread)
 
 double bp_optimizer_prepare(struct bp_model *model, struct bp_team *team)
 {
-    struct prepare w = {.model = model, .parts = bp_model_parts(model, team), .chunk = chunk_size(model->nparams)};
+    struct prepare w = {.model = model, .chunk = chunk_size(model->nparams)};
     int tasks = chunk_count(model->nparams);
     double sum = 0.0;
 
+    w.parts = tasks > 1 ? bp_model_parts(model, team) : 1;
     bp_team_for(team, w.parts, prepare_part, &w);
     for (int i = 0; i < tasks; i++) {
         sum += w.partial[i];
