@@ -41,15 +41,21 @@ static void reset_scores(const struct bp_graph *graph, struct bp_scores **scores
     }
 }
 
-/* scores may be NULL, as visit. */
+/* What an evaluation takes in of each head; scores may be NULL. */
+struct judges {
+    struct bp_accumulator *accs;
+    struct bp_scores **scores;
+    unsigned wanted; /* metrics */
+};
+
+/* visit may be NULL. */
 static bp_status evaluate(struct bp_exec *exec, int capacity, struct bp_team *team, const struct bp_graph *graph,
                           const struct bp_source *source, const uint32_t *rows, uint64_t nrows,
-                          struct bp_accumulator *accs, struct bp_scores **scores, bp_evaluate_visit *visit, void *ctx,
-                          struct bp_error *err)
+                          const struct judges *judges, bp_evaluate_visit *visit, void *ctx, struct bp_error *err)
 {
-    reset(graph, accs);
-    if (scores != NULL) {
-        reset_scores(graph, scores);
+    reset(graph, judges->accs);
+    if (judges->scores != NULL) {
+        reset_scores(graph, judges->scores);
     }
     for (uint64_t first = 0; first < nrows; first += (uint64_t)capacity) {
         int n = nrows - first < (uint64_t)capacity ? (int)(nrows - first) : capacity;
@@ -61,9 +67,10 @@ static bp_status evaluate(struct bp_exec *exec, int capacity, struct bp_team *te
         }
         bp_exec_pass(exec, team, n, false, 0, 0);
         for (int h = 0; h < graph->nheads; h++) {
-            bp_accumulator_add(&accs[h], exec, &graph->heads[h], h, n, bp_head_unit(source, h));
-            if (scores != NULL) {
-                bp_scores_add(scores[h], exec, h, n);
+            bp_accumulator_add(&judges->accs[h], exec, &graph->heads[h], h, n, bp_head_unit(source, h),
+                               judges->wanted);
+            if (judges->scores != NULL) {
+                bp_scores_add(judges->scores[h], exec, h, n);
             }
         }
         if (visit != NULL) {
@@ -77,7 +84,9 @@ void bp_evaluate(struct bp_exec *exec, int capacity, struct bp_team *team, const
                  const struct bp_source *source, const uint32_t *rows, uint64_t nrows, struct bp_accumulator *accs,
                  bp_evaluate_visit *visit, void *ctx)
 {
-    if (evaluate(exec, capacity, team, graph, source, rows, nrows, accs, NULL, visit, ctx, NULL) != BP_OK) {
+    const struct judges all = {accs, NULL, ~0u};
+
+    if (evaluate(exec, capacity, team, graph, source, rows, nrows, &all, visit, ctx, NULL) != BP_OK) {
         reset(graph, accs);
     }
 }
@@ -206,9 +215,10 @@ bp_status bp_trainer_end_epoch(struct bp_trainer *t, const struct bp_train_hooks
     double value;
 
     if (t->evaluation != NULL) {
+        const struct judges judges = {t->validation_accs, t->validation_scores, bp_trainer_metrics(&t->config)};
         bp_status status =
             evaluate(t->evaluation, t->evaluation_capacity, team, t->graph, t->source, t->split->rows[BP_VALIDATION],
-                     t->split->count[BP_VALIDATION], t->validation_accs, t->validation_scores, NULL, NULL, err);
+                     t->split->count[BP_VALIDATION], &judges, NULL, NULL, err);
         if (status != BP_OK) {
             return status;
         }

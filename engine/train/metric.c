@@ -1,8 +1,9 @@
 /* metric.c: metrics and their accumulators.
  *
- * One accumulator holds what every metric needs, so that taking in a batch is one walk over its rows. Errors are
- * taken in float, as the network made them, and summed in double. With several outputs, mse, mae and r2 pool all
- * outputs of all rows: one mean and one deviation over them. Errors are not weighted by the rows; the loss is.
+ * One accumulator holds what every metric needs; what nobody asks for is not taken in, for it can cost as much as a
+ * layer. Errors are taken in float, as the network made them, and summed in double. With several outputs, mse, mae and
+ * r2 pool all outputs of all rows: one mean and one deviation over them. Errors are not weighted by the rows; the loss
+ * is. Sums are taken in copies that nobody else can see, so that they stay in registers.
  *
  * It refuses to judge: a metric that is undefined (no rows, a constant target) is NaN.
  */
@@ -19,6 +20,7 @@
 #define OF_VALUES                                                                                                    \
     (LOSSES(BP_LOSS_MSE) | LOSSES(BP_LOSS_MAE) | LOSSES(BP_LOSS_HUBER) | LOSSES(BP_LOSS_POISSON) |                   \
      LOSSES(BP_LOSS_QUANTILE))
+#define ERRORS (1u << BP_METRIC_MSE | 1u << BP_METRIC_RMSE | 1u << BP_METRIC_MAE | 1u << BP_METRIC_R2)
 
 static const struct {
     const char *name;
@@ -95,71 +97,81 @@ static void add_classes(struct bp_accumulator *a, const float *x, const int32_t 
     a->correct += correct;
 }
 
-static void add_sides(struct bp_accumulator *a, const float *x, const float *target, int rows, int n)
+static void add_sides(struct bp_accumulator *a, const float *x, const float *target, size_t count)
 {
-    size_t count = (size_t)rows * (size_t)n;
-
     for (size_t i = 0; i < count; i++) {
         a->correct += x[i] == x[i] && (x[i] > 0.0f) == (target[i] > 0.5f);
     }
     a->outputs += (double)count;
 }
 
-/* Welford's recurrence keeps the sum of squared deviations exact where a sum of squares would cancel. It is a chain from
- * value to value: in a copy that nobody else can see, it stays in registers. */
-static void add_values(struct bp_accumulator *to, const float *x, const float *target, int rows, int n, double unit,
+static void add_errors(struct bp_accumulator *a, const float *x, const float *target, size_t count, double unit,
                        bool logarithm)
 {
-    struct bp_accumulator a = *to;
-    size_t count = (size_t)rows * (size_t)n;
+    double squared = a->squared, absolute = a->absolute;
 
     for (size_t i = 0; i < count; i++) {
-        double t = (double)target[i] * unit;
         double y = logarithm ? bp_exp((double)x[i]) : (double)x[i];
         double e = (y - (double)target[i]) * unit;
-        double d = t - a.mean;
 
-        a.squared += e * e;
-        a.absolute += fabs(e);
-        a.outputs += 1.0;
-        a.mean += d / a.outputs;
-        a.deviation += d * (t - a.mean);
+        squared += e * e;
+        absolute += fabs(e);
     }
-    *to = a;
+    a->squared = squared;
+    a->absolute = absolute;
+}
+
+/* Welford's recurrence keeps the sum of squared deviations exact where a sum of squares would cancel. */
+static void add_deviations(struct bp_accumulator *a, const float *target, size_t count, double unit)
+{
+    double seen = a->outputs, mean = a->mean, deviation = a->deviation;
+
+    for (size_t i = 0; i < count; i++) {
+        double t = (double)target[i] * unit, d = t - mean;
+
+        seen += 1.0;
+        mean += d / seen;
+        deviation += d * (t - mean);
+    }
+    a->mean = mean;
+    a->deviation = deviation;
+}
+
+static void add_loss(struct bp_accumulator *a, const float *weight, const float *loss, int rows, double loss_unit)
+{
+    double weights = a->weight, sum = a->loss;
+
+    for (int r = 0; r < rows; r++) {
+        weights += (double)weight[r];
+        sum += (double)weight[r] * (double)loss[r] * loss_unit;
+    }
+    a->rows += rows;
+    a->weight = weights;
+    a->loss = sum;
 }
 
 void bp_accumulator_add(struct bp_accumulator *a, struct bp_exec *exec, const struct bp_head *head, int head_index,
-                        int rows, double unit)
+                        int rows, double unit, unsigned wanted)
 {
     const struct bp_targets *targets = bp_exec_targets(exec, head_index);
-    const float *loss = bp_exec_row_losses(exec, head_index);
     const float *x = bp_exec_output(exec, head_index);
-    double loss_unit = bp_loss_unit(head->loss, unit);
+    size_t count = (size_t)rows * (size_t)head->outputs;
 
-    for (int r = 0; r < rows; r++) {
-        a->weight += (double)targets->weight[r];
-        a->loss += (double)targets->weight[r] * (double)loss[r] * loss_unit;
+    add_loss(a, targets->weight, bp_exec_row_losses(exec, head_index), rows, bp_loss_unit(head->loss, unit));
+    wanted &= LOSSES(head->loss) & OF_VALUES ? ERRORS : 1u << BP_METRIC_ACCURACY;
+    if (wanted == 0) {
+        return;
     }
-    a->rows += rows;
-    switch (head->loss) {
-    case BP_LOSS_CROSS_ENTROPY:
-    case BP_LOSS_MULTI_MARGIN:
+    if (LOSSES(head->loss) & OF_LABELS) {
         add_classes(a, x, targets->label, rows, head->outputs);
-        break;
-    case BP_LOSS_BCE:
-    case BP_LOSS_HINGE:
-        add_sides(a, x, targets->value, rows, head->outputs);
-        break;
-    case BP_LOSS_MSE:
-    case BP_LOSS_MAE:
-    case BP_LOSS_HUBER:
-    case BP_LOSS_POISSON:
-    case BP_LOSS_QUANTILE:
-        add_values(a, x, targets->value, rows, head->outputs, unit, head->loss == BP_LOSS_POISSON);
-        break;
-    case BP_LOSS_KL_DIV:
-    case BP_LOSS_COUNT:
-        break;
+    } else if (LOSSES(head->loss) & OF_CLASSES) {
+        add_sides(a, x, targets->value, count);
+    } else if (LOSSES(head->loss) & OF_VALUES) {
+        add_errors(a, x, targets->value, count, unit, head->loss == BP_LOSS_POISSON);
+        if (wanted & 1u << BP_METRIC_R2) {
+            add_deviations(a, targets->value, count, unit);
+        }
+        a->outputs += (double)count;
     }
 }
 

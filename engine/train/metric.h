@@ -49,10 +49,11 @@ struct bp_accumulator {
 
 void bp_accumulator_reset(struct bp_accumulator *a);
 
-/* Takes in the first `rows` rows of the last pass of exec for `head`. unit is the factor from a standardized target
- * to the target's own unit (1 / target->scale; 1 for classes). */
+/* Takes in the first `rows` rows of the last pass of exec for `head`: the loss, and what the wanted metrics need (a bit
+ * set of enum bp_metric; the same for all rows). unit is the factor from a standardized target to the target's own unit
+ * (1 / target->scale; 1 for classes). */
 void bp_accumulator_add(struct bp_accumulator *a, struct bp_exec *exec, const struct bp_head *head, int head_index,
-                        int rows, double unit);
+                        int rows, double unit, unsigned wanted);
 
 /* The factor from a loss of standardized targets to the loss in the target's own units (unit as above). */
 double bp_loss_unit(enum bp_loss loss, double unit);

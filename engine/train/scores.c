@@ -199,9 +199,9 @@ void bp_scores_add(struct bp_scores *s, struct bp_exec *exec, int head_index, in
 {
     const struct bp_targets *targets = bp_exec_targets(exec, head_index);
     const float *x = bp_exec_output(exec, head_index), *value = targets->value;
-    bool labels = bp_loss_takes_labels(s->loss);
+    bool labels = bp_loss_takes_labels(s->loss), any = s->ncounts > 0 || s->columns > 0;
 
-    for (int r = 0; r < rows; r++, x += s->outputs) {
+    for (int r = 0; any && r < rows; r++, x += s->outputs) {
         if (s->ncounts > 0 && labels) {
             count_label(s, x, targets->label[r]);
         } else if (s->classes > 0) {

@@ -76,6 +76,12 @@ static inline int bp_trainer_micro_batches(const struct bp_train_config *config)
     return config->accumulate > 1 ? config->accumulate : 1;
 }
 
+/* The metrics that somebody looks at, as a bit set. */
+static inline unsigned bp_trainer_metrics(const struct bp_train_config *config)
+{
+    return config->metrics | 1u << config->monitor.metric | (config->has_target ? 1u << config->target.metric : 0u);
+}
+
 /* Whether the rate is a series of its own. */
 static inline bool bp_trainer_rate_varies(const struct bp_trainer *t)
 {

@@ -112,8 +112,10 @@ static bp_status update(struct bp_trainer *t, struct bp_team *team, struct bp_er
 /* Takes the last pass into the epoch's metrics. */
 static void collect(struct bp_trainer *t, int n)
 {
+    unsigned wanted = bp_trainer_metrics(&t->config);
+
     for (int h = 0; h < t->graph->nheads; h++) {
-        bp_accumulator_add(&t->epoch_accs[h], t->exec, &t->graph->heads[h], h, n, bp_head_unit(t->source, h));
+        bp_accumulator_add(&t->epoch_accs[h], t->exec, &t->graph->heads[h], h, n, bp_head_unit(t->source, h), wanted);
         bp_scores_add(t->epoch_scores[h], t->exec, h, n);
     }
 }
