@@ -106,8 +106,8 @@ fi
 say "spec: $(jq -c . <<<"$spec")"
 job=$(api POST /v1/jobs -d "$spec" | jq -r .id)
 
-# One line that is written over on a terminal, else a line for each tenth of the way.
-tenth=-1
+# One line that is written over on a terminal, else a line for each status and tenth of the way.
+shown=
 while :; do
   IFS=$'\t' read -r status epoch epochs percent figures < <(api GET "/v1/jobs/$job" | jq -r '
     [.status, .progress.epoch // 0, .progress.epochs // 0, (100 * (.progress.fraction // 0) | floor),
@@ -116,8 +116,8 @@ while :; do
   line="$job $status  epoch $epoch/$epochs  $percent %  $figures"
   if [ -t 1 ]; then
     printf '\r\033[K%s' "$line"
-  elif [ $((percent / 10)) -ne "$tenth" ]; then
-    tenth=$((percent / 10))
+  elif [ "$status $((percent / 10))" != "$shown" ]; then
+    shown="$status $((percent / 10))"
     say "$line"
   fi
   case $status in succeeded | failed | cancelled) break ;; esac
