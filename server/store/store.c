@@ -152,7 +152,7 @@ bp_status bp_store_read(struct bp_store *store, bp_store_fn *fn, void *arg, stru
     store->readers = db->next;
     pthread_mutex_unlock(&store->reader_mutex);
 
-    db->deadline = bp_store_ticks() + BP_READ_SECONDS * 1000;
+    db->deadline = bp_clock() + BP_READ_SECONDS;
     bp_status status = run_read(db, fn, arg, err);
     db->deadline = 0;
 

@@ -66,7 +66,7 @@ static int on_commit(void *arg, sqlite3 *handle, const char *name, int pages)
 static int on_progress(void *arg)
 {
     const struct bp_db *db = arg;
-    return db->deadline && bp_store_ticks() > db->deadline;
+    return db->deadline && bp_clock() > db->deadline;
 }
 
 static bp_status create(struct bp_db *db, struct bp_error *err)

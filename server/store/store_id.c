@@ -1,4 +1,4 @@
-/* store_id.c: ids that sort by the time they were made, and the clocks.
+/* store_id.c: ids that sort by the time they were made, and the time of day.
  *
  * A ULID is 48 bits of milliseconds and 80 random bits, 26 characters of Crockford's base 32 (no i, l, o, u). Within
  * one millisecond, and when the clock goes back, the random part of the last id is counted up by one: ids of one
@@ -23,13 +23,6 @@ int64_t bp_store_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-int64_t bp_store_ticks(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 

@@ -17,6 +17,7 @@
 #ifndef BP_STORE_INTERNAL_H
 #define BP_STORE_INTERNAL_H
 
+#include "base/clock.h"
 #include "store/store.h"
 
 #include <pthread.h>
@@ -29,9 +30,9 @@
 #define BP_TRANSACTION_BYTES                                                                                         \
     (64 << 20)                /* of chunks in one transaction; SQLite asks for no more than a few dozen MB */
 #define BP_CHUNKS_A_PIECE 16  /* 16 MiB: how long other writers wait behind a large checkpoint */
-#define BP_LINGER_MS 250      /* posted work waits at most this long for company */
+#define BP_LINGER 0.25        /* seconds that posted work waits at most for company */
 #define BP_LINGER_PIECES 1000 /* or until so many wait */
-#define BP_READ_SECONDS 10    /* a read that takes longer is a fault, and would keep the log from shrinking */
+#define BP_READ_SECONDS 10.0  /* a read that takes longer is a fault, and would keep the log from shrinking */
 #define BP_BUSY_MS 5000       /* another process may recover the log, or look at the file with the sqlite3 shell */
 #define BP_SERIES 256         /* metric names remembered by the writer, a power of two: those of a few jobs */
 #define BP_STATEMENTS 256     /* slots of a connection's cache, a power of two; about 80 are used */
@@ -53,7 +54,7 @@ struct bp_db {
     bool writer;
     int fault;          /* writer: an extended SQLite code after which nothing more may be written, or 0 */
     int log_pages;      /* writer: pages in the log after the last commit */
-    int64_t deadline;   /* reader: monotonic ms after which the read is interrupted, 0 for none */
+    double deadline;    /* reader: of bp_clock, after which the read is interrupted, 0 for none */
     struct bp_db *next; /* reader: in the list of idle ones */
     struct bp_statement cache[BP_STATEMENTS];
     struct bp_series series[BP_SERIES]; /* writer; forgotten whenever something is undone */
@@ -112,7 +113,7 @@ struct bp_piece {
     bool complete;       /* under mutex */
     pthread_cond_t cond; /* of a write: complete has been set */
     size_t weight;       /* bytes that it will write, where they are many */
-    int64_t queued_at;   /* monotonic ms */
+    double queued_at;    /* of bp_clock, as all times below */
     bp_status status;
     struct bp_error err;
     struct bp_piece *next;
@@ -141,13 +142,13 @@ struct bp_store {
     struct bp_piece *head, **tail; /* FIFO */
     size_t queued, waiting;        /* pieces; those of them that somebody waits for */
     bool closing;
-    int64_t sweep_at; /* when idle work is due, monotonic ms; INT64_MAX: there is none */
-    bool failed;      /* latched by the thread; written under the mutex, read atomically */
+    double sweep_at; /* when idle work is due; INFINITY: there is none */
+    bool failed;     /* latched by the thread; written under the mutex, read atomically */
     char failure[240];
     bool ballast;              /* the thread's: the file is there */
-    int64_t busy_at;           /* the thread's: when it last ran a piece, monotonic ms */
-    int64_t swept_at;          /* the thread's: when it last did idle work */
-    int64_t truncate_at;       /* the thread's: not before this may the log be truncated again */
+    double busy_at;            /* the thread's: when it last ran a piece */
+    double swept_at;           /* the thread's: when it last did idle work */
+    double truncate_at;        /* the thread's: not before this may the log be truncated again */
     uint64_t commits;          /* transactions of pieces so far; for tests and figures */
     struct bp_upload *uploads; /* under mutex */
 
@@ -181,11 +182,8 @@ void bp_ballast_drop(struct bp_store *store);
 uint64_t bp_store_commits(struct bp_store *store);
 void bp_db_reset(struct bp_db *db); /* every statement, after a failure left some running */
 
-/* One slice of idle work in a transaction of its own. *ret_after: ms after which the next is due, -1: nothing is left.
+/* One slice of idle work in a transaction of its own. *ret_after: seconds after which the next is due, -1: nothing is left.
  * idle: nobody has written for a while, so that free pages may be given back to the last. */
-bp_status bp_store_sweep_slice(struct bp_db *db, bool idle, int64_t *ret_after, struct bp_error *err);
-
-/* Milliseconds of the monotonic clock. */
-int64_t bp_store_ticks(void);
+bp_status bp_store_sweep_slice(struct bp_db *db, bool idle, double *ret_after, struct bp_error *err);
 
 #endif

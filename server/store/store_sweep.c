@@ -13,7 +13,7 @@
 #define CHUNKS_A_SLICE 16
 #define PAGES_A_SLICE 1000
 #define SLACK_PAGES ((64 << 20) / BP_PAGE_SIZE) /* kept for the next checkpoint while a job is writing */
-#define LATER_MS 1000
+#define LATER 1.0                               /* second */
 
 static const char sql_job[] = "SELECT seq FROM job INDEXED BY job_to_sweep WHERE deleted = 1 LIMIT 1";
 static const char sql_series[] = "SELECT id FROM series WHERE job = ?1 LIMIT 1";
@@ -127,14 +127,14 @@ static bp_status sweep_rows(struct bp_db *db, struct bp_error *err)
     return status == BP_OK ? sweep_blob(db, key, err) : status;
 }
 
-static bp_status give_back(struct bp_db *db, bool idle, int64_t *ret_after, struct bp_error *err)
+static bp_status give_back(struct bp_db *db, bool idle, double *ret_after, struct bp_error *err)
 {
     int64_t pages = 0;
     char sql[60];
     bp_status status = bp_db_int(db, "PRAGMA freelist_count", &pages, err);
     if (status != BP_OK)
         return status;
-    *ret_after = pages > 0 ? LATER_MS : -1;
+    *ret_after = pages > 0 ? LATER : -1;
     if (pages > (idle ? 0 : SLACK_PAGES)) {
         snprintf(sql, sizeof sql, "PRAGMA incremental_vacuum(%d)", PAGES_A_SLICE);
         status = bp_db_exec(db, sql, "giving free pages back", err);
@@ -144,7 +144,7 @@ static bp_status give_back(struct bp_db *db, bool idle, int64_t *ret_after, stru
     return status;
 }
 
-bp_status bp_store_sweep_slice(struct bp_db *db, bool idle, int64_t *ret_after, struct bp_error *err)
+bp_status bp_store_sweep_slice(struct bp_db *db, bool idle, double *ret_after, struct bp_error *err)
 {
     bp_status status = bp_db_exec(db, "BEGIN IMMEDIATE", "starting a sweep", err);
     if (status != BP_OK)

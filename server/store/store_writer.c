@@ -16,17 +16,18 @@
 #include "store/store_internal.h"
 
 #include <limits.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#define SWEEP_EVERY_MS 500  /* a slice of idle work at least so often while there is some, however busy we are */
-#define SWEEP_RETRY_MS 5000 /* after one that failed */
-#define IDLE_MS 1000        /* without a piece: nobody is writing */
+#define SWEEP_EVERY 0.5 /* seconds: a slice of idle work at least so often while there is some, however busy we are */
+#define SWEEP_RETRY 5.0 /* after one that failed */
+#define IDLE 1.0        /* without a piece: nobody is writing */
 #define TRUNCATE_BUSY_MS 200
-#define TRUNCATE_EVERY_MS 5000
+#define TRUNCATE_EVERY 5.0
 
 /* --- the latch -------------------------------------------------------------------------------------------------- */
 static void latch(struct bp_store *store, const char *message)
@@ -212,14 +213,14 @@ static void tend_log(struct bp_store *store)
     if (db->log_pages < BP_WAL_PAGES || bp_store_failed(store))
         return;
     checkpoint_log(store, SQLITE_CHECKPOINT_PASSIVE);
-    int64_t now = bp_store_ticks();
+    double now = bp_clock();
     if ((int64_t)db->log_pages * BP_PAGE_SIZE < BP_WAL_MAX || now < store->truncate_at || bp_store_failed(store))
         return;
     /* Some reader kept the log from starting over. Wait for a gap between readers, but not for long. */
     sqlite3_busy_timeout(db->handle, TRUNCATE_BUSY_MS);
     checkpoint_log(store, SQLITE_CHECKPOINT_TRUNCATE);
     sqlite3_busy_timeout(db->handle, BP_BUSY_MS);
-    store->truncate_at = now + TRUNCATE_EVERY_MS;
+    store->truncate_at = now + TRUNCATE_EVERY;
 }
 
 /* --- idle work -------------------------------------------------------------------------------------------------- */
@@ -234,24 +235,24 @@ void bp_store_want_sweep(struct bp_store *store)
 static void sweep(struct bp_store *store)
 {
     struct bp_error err = {.code = BP_OK};
-    int64_t after = -1;
+    double after = -1;
     pthread_mutex_lock(&store->mutex);
-    store->sweep_at = INT64_MAX; /* whoever wants a sweep from here on gets another */
+    store->sweep_at = INFINITY; /* whoever wants a sweep from here on gets another */
     pthread_mutex_unlock(&store->mutex);
     if (bp_store_failed(store))
         return;
-    bool idle = bp_store_ticks() - store->busy_at >= IDLE_MS;
+    bool idle = bp_clock() - store->busy_at >= IDLE;
     if (bp_store_sweep_slice(store->writer, idle, &after, &err) != BP_OK) {
         roll_back(store->writer);
         note_fault(store, &err);
-        after = SWEEP_RETRY_MS;
+        after = SWEEP_RETRY;
     }
     if (idle && after < 0 && store->writer->log_pages > 0)
         checkpoint_log(store, SQLITE_CHECKPOINT_PASSIVE); /* the file shrinks only now */
     tend_log(store);
     if (after < 0)
         return;
-    int64_t at = bp_store_ticks() + after;
+    double at = bp_clock() + after;
     pthread_mutex_lock(&store->mutex);
     store->sweep_at = at < store->sweep_at ? at : store->sweep_at;
     pthread_mutex_unlock(&store->mutex);
@@ -277,13 +278,14 @@ static struct bp_piece *take(struct bp_store *store)
     return first;
 }
 
-static void wait_until(struct bp_store *store, int64_t ms)
+static void wait_until(struct bp_store *store, double at)
 {
-    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-    if (ms == INT64_MAX)
+    if (isinf(at)) {
         pthread_cond_wait(&store->work, &store->mutex);
-    else
-        pthread_cond_timedwait(&store->work, &store->mutex, &t);
+        return;
+    }
+    struct timespec t = {.tv_sec = (time_t)at, .tv_nsec = (long)((at - floor(at)) * 1e9)};
+    pthread_cond_timedwait(&store->work, &store->mutex, &t);
 }
 
 enum what { RUN, SWEEP, END };
@@ -294,13 +296,13 @@ static enum what wait_for_work(struct bp_store *store, struct bp_piece **ret)
     enum what what;
     pthread_mutex_lock(&store->mutex);
     for (;;) {
-        int64_t now = bp_store_ticks(), due = INT64_MAX;
+        double now = bp_clock(), due = INFINITY;
         if (store->head) {
             bool at_once = store->waiting > 0 || store->closing || store->queued >= BP_LINGER_PIECES;
-            due = at_once ? 0 : store->head->queued_at + BP_LINGER_MS;
+            due = at_once ? 0 : store->head->queued_at + BP_LINGER;
         }
         bool sweep_due = now >= store->sweep_at && !store->closing;
-        if (sweep_due && (due > now || now - store->swept_at >= SWEEP_EVERY_MS)) {
+        if (sweep_due && (due > now || now - store->swept_at >= SWEEP_EVERY)) {
             store->swept_at = now;
             what = SWEEP;
             break;
@@ -334,7 +336,7 @@ static void *writer_main(void *arg)
             end = run_group(store, first);
             complete(store, first, end);
         }
-        store->busy_at = bp_store_ticks();
+        store->busy_at = bp_clock();
         tend_log(store);
     }
     return NULL;
@@ -368,7 +370,7 @@ static bool enqueue(struct bp_store *store, struct bp_piece *p)
 {
     if (store->closing)
         return false;
-    p->queued_at = bp_store_ticks();
+    p->queued_at = bp_clock();
     *store->tail = p;
     store->tail = &p->next;
     store->queued++;
