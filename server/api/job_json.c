@@ -68,6 +68,14 @@ static json_t *progress_json(const struct bp_progress *p, double rate, int threa
     return object;
 }
 
+/* A job that has not begun does not know its steps yet, but its epochs are in its spec. */
+static void add_epochs(json_t *progress, const json_t *spec)
+{
+    json_t *epochs = json_object_get(json_object_get(spec, "training"), "epochs");
+    if (progress && epochs && json_integer_value(json_object_get(progress, "epochs")) == 0)
+        json_object_set(progress, "epochs", epochs);
+}
+
 /* Progress of a job that no worker has, as it was stored last. */
 static json_t *stored_progress(const struct bp_job_row *row)
 {
@@ -138,11 +146,13 @@ json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row)
         json_object_set_new(job, "created_at", bp_api_time(row->created_at));
         json_object_set_new(job, "started_at", bp_api_time(row->started_at));
         json_object_set_new(job, "finished_at", bp_api_time(row->finished_at));
-        json_object_set_new(job, "progress",
-                            live ? progress_json(&now.progress, now.samples_per_second, now.threads, now.stalled)
-                                 : stored_progress(row));
+        json_t *spec = bp_api_parsed(row->spec);
+        json_t *progress = live ? progress_json(&now.progress, now.samples_per_second, now.threads, now.stalled)
+                                : stored_progress(row);
+        add_epochs(progress, spec);
+        json_object_set_new(job, "progress", progress);
         json_object_set_new(job, "metrics", metrics_json(row, &now, live));
-        json_object_set_new(job, "spec", bp_api_parsed(row->spec));
+        json_object_set_new(job, "spec", spec);
         json_object_set_new(job, "model", bp_api_parsed(row->model));
         json_object_set_new(job, "seed", json_integer(row->seed));
         json_object_set_new(job, "threads", row->threads ? json_integer(row->threads) : json_null());

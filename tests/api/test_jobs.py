@@ -33,6 +33,7 @@ def test_what_a_job_looks_like(smooth):
     job = reply.json()
     assert reply.headers["Location"] == f"/v1/jobs/{job['id']}"
     assert job["id"].startswith("job_") and job["object"] == "job" and job["status"] == "queued"
+    assert job["progress"]["epochs"] == 5 and job["progress"]["epoch"] == 0  # known before it begins
     ended = smooth.wait(job["id"])
     assert ended["status"] == "succeeded" and ended["stop_reason"] == "max_epochs" and ended["error"] is None
     assert ended["progress"]["epoch"] == ended["progress"]["epochs"] == 5 and ended["progress"]["fraction"] == 1
