@@ -22,7 +22,11 @@ struct record {
 static bp_status take_point(void *arg, const struct bp_metric_point *point)
 {
     struct record *r = arg;
-    struct bp_curve *curve = strcmp(point->name, "loss") == 0 ? &r->facts.loss : &r->facts.val_loss;
+    bool valid = strncmp(point->name, "val_", 4) == 0;
+    bool loss = strcmp(point->name + (valid ? 4 : 0), "loss") == 0;
+    struct bp_curve *curve = loss    ? valid ? &r->facts.val_loss : &r->facts.loss
+                             : valid ? &r->facts.val_r2
+                                     : &r->facts.r2;
     if (curve->n == curve->capacity) {
         size_t capacity = curve->capacity ? 2 * curve->capacity : 256;
         double *grown = realloc(curve->value, capacity * sizeof *grown);
@@ -48,10 +52,10 @@ static bp_status take_event(void *arg, const struct bp_event_row *event)
 
 static bp_status read_record(struct bp_db *db, void *arg, struct bp_error *err)
 {
-    static const char *const names[] = {"loss", "val_loss"};
+    static const char *const names[] = {"loss", "val_loss", "r2", "val_r2"};
     struct record *r = arg;
     struct bp_dataset_row version = {.description = NULL};
-    bp_status status = bp_db_metric_list(db, r->row->id, names, 2, 0, take_point, r, err);
+    bp_status status = bp_db_metric_list(db, r->row->id, names, 4, 0, take_point, r, err);
     if (!status)
         status = bp_layer_history_read(db, r->row->id, &r->history, err);
     if (!status)
@@ -62,20 +66,24 @@ static bp_status read_record(struct bp_db *db, void *arg, struct bp_error *err)
     return status == BP_NOMEM ? bp_fail(err, status, "no memory for the record of the job") : status;
 }
 
-/* The classes of the target and their rows, where it is one column of classes. */
-static void find_classes(struct record *r)
+/* The classes of the target and their rows, or its description, where it is one column of classes or of numbers. */
+static void find_target(struct record *r)
 {
     const json_t *dataset = json_object_get(r->facts.spec, "dataset");
     const char *target = json_string_value(json_object_get(dataset, "target"));
     const char *task = json_string_value(json_object_get(dataset, "task"));
     json_t *column;
     size_t i;
-    if (!target || !task || strcmp(task, "classification") != 0)
+    if (!target || !task)
         return;
     json_array_foreach(json_object_get(r->description, "columns"), i, column) {
         const char *name = json_string_value(json_object_get(column, "name"));
         if (!name || strcmp(name, target) != 0)
             continue;
+        if (strcmp(task, "classification") != 0) {
+            r->facts.target = column;
+            return;
+        }
         json_t *levels = json_object_get(column, "levels");
         r->facts.class_labels = levels ? levels : json_object_get(column, "values");
         r->facts.class_counts = json_object_get(column, "counts");
@@ -92,7 +100,8 @@ static void judge(struct bp_reply *reply, struct record *r)
     r->facts.diverged = code && strcmp(code, "nonfinite_loss") == 0;
     r->facts.where = json_string_value(json_object_get(error ? error : r->rollback, "where"));
     r->facts.rollback_factor = json_number_value(json_object_get(r->rollback, "lr_factor"));
-    find_classes(r);
+    r->facts.final = bp_job_status_final(r->row->status);
+    find_target(r);
     json_t *verdict = bp_diagnosis_make(&r->facts);
     json_t *out = json_pack("{ss ss ss}", "object", "diagnosis", "job", r->row->id, "status",
                             bp_job_status_name(r->row->status));
@@ -120,6 +129,8 @@ void bp_api_diagnosis(struct bp_request *request, struct bp_reply *reply, void *
         judge(reply, &r);
     free(r.facts.loss.value);
     free(r.facts.val_loss.value);
+    free(r.facts.r2.value);
+    free(r.facts.val_r2.value);
     bp_layer_history_done(&r.history);
     json_decref(r.description);
     json_decref(r.rollback);

@@ -1,5 +1,6 @@
 /* diagnosis.c: running the rules over a job's record, and what is said about each ill; see diagnosis.h. */
 #include "jobs/diagnosis_internal.h"
+#include "json_text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -42,6 +43,17 @@ static const struct {
                             "Stop early (early_stopping), use fewer units, add dropout or l2, or get more rows. The "
                             "best weights by validation loss are kept in any case.",
                             "/learn/overfitting"},
+    [BP_ILL_WORSE] =
+        {"worse_than_mean", "warning", "The model is worse than the mean of the target",
+         "Try ten times the learning rate, or more epochs. If that does not help, look at the loss by epoch "
+         "(GET …/metrics) and at rows that are far off (GET …/examples).",
+         "/learn/target-scale"},
+    [BP_ILL_NOTHING] =
+        {"no_better_than_mean", "info", "The model is no better than the mean of the target",
+         "Either these columns say nothing about the target (look for others, or for mixed up rows), or "
+         "the network cannot use what they say: try more units, ten times the rate, more epochs, and "
+         "scale: standard.",
+         "/learn/target-scale"},
     [BP_ILL_IMBALANCE] = {"class_imbalance", "warning", "The classes are very unequal",
                           "Look at f1_macro and the confusion matrix (POST …/evaluate) instead of accuracy, and set "
                           "dataset.class_weights to \"balanced\".",
@@ -74,6 +86,20 @@ double bp_diagnosis_median(const struct bp_diagnosis *d, int layer, enum bp_figu
         return NAN;
     qsort(d->sorting, n, sizeof *d->sorting, ascending);
     return n % 2 ? d->sorting[n / 2] : d->sorting[n / 2 - 1] / 2 + d->sorting[n / 2] / 2;
+}
+
+void bp_diagnosis_evidence(struct bp_diagnosis *d, const char *key, double value)
+{
+    json_object_set_new(d->evidence, key, bp_json_number(value));
+}
+
+double bp_diagnosis_tail(const struct bp_curve *c)
+{
+    size_t n = c->n / 10 > 3 ? c->n / 10 : 3;
+    double sum = 0;
+    for (size_t i = c->n - n; i < c->n; i++)
+        sum += c->value[i];
+    return sum / (double)n;
 }
 
 /* Lays the points out as (samples, layers). False without memory. */
@@ -110,10 +136,11 @@ static json_t *apply(struct bp_diagnosis *d, int ill)
     d->layers = json_array();
     d->evidence = json_object();
     d->detail[0] = 0;
+    d->advice = NULL;
     d->found[ill] = bp_diagnosis_rules[ill](d);
     if (d->found[ill])
         return finding_json(ills[ill].code, ills[ill].severity, ills[ill].title, d->detail, d->layers, d->evidence,
-                            ills[ill].advice, ills[ill].learn);
+                            d->advice ? d->advice : ills[ill].advice, ills[ill].learn);
     json_decref(d->layers);
     json_decref(d->evidence);
     return NULL;

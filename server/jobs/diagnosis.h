@@ -25,9 +25,11 @@ struct bp_diagnosis_facts {
     const char *where;      /* the op or tensor that was to blame for it, or for the last rollback, or NULL */
     int rollbacks;          /* how often such a number sent it back to the start of an epoch */
     double rollback_factor; /* what these have made of the rate */
-    struct bp_curve loss, val_loss;
+    bool final;             /* the job has ended */
+    struct bp_curve loss, val_loss, r2, val_r2;
     const struct bp_layer_history *layers;
     const json_t *class_labels, *class_counts; /* arrays of the target's classes, or NULL */
+    const json_t *target; /* description of the target where it is one column of numbers, or NULL */
 };
 
 /* {"healthy": bool or null, "findings": [{code, severity, title, detail, layers, evidence, advice, learn}],

@@ -3,7 +3,6 @@
  * Figures of the end are medians over the last third of the samples, so that no single batch decides.
  */
 #include "jobs/diagnosis_internal.h"
-#include "json_text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -37,11 +36,6 @@
 #define OVERFIT_SHARE 0.05 /* of the first validation loss: smaller rises are noise */
 /* Rows of the largest class over those of the smallest: "high imbalance" from 9 on (Fernandez et al. 2008, KEEL). */
 #define IMBALANCE 9.0
-
-static void set(struct bp_diagnosis *d, const char *key, double value)
-{
-    json_object_set_new(d->evidence, key, bp_json_number(value));
-}
 
 static void add_layer(struct bp_diagnosis *d, int layer)
 {
@@ -78,7 +72,7 @@ static bool find_symmetry(struct bp_diagnosis *d)
             "the same error signal at every step, so the whole layer is worth a single unit",
             layer_name(d, l));
     }
-    set(d, "alike_share", 1);
+    bp_diagnosis_evidence(d, "alike_share", 1);
     return json_array_size(d->layers) > 0;
 }
 
@@ -100,9 +94,9 @@ static bool find_share(struct bp_diagnosis *d, enum bp_figure figure, double lea
     if (!worst_layer)
         return false;
     double first = bp_diagnosis_at(d, 0, worst_layer, figure);
-    set(d, "share", worst);
-    set(d, "share_at_start", first);
-    set(d, "threshold", least);
+    bp_diagnosis_evidence(d, "share", worst);
+    bp_diagnosis_evidence(d, "share_at_start", first);
+    bp_diagnosis_evidence(d, "threshold", least);
     snprintf(d->detail, sizeof d->detail, "%.0f %% of the units of layer %s are %s (%.0f %% were at the first step)",
              100 * worst, layer_name(d, worst_layer), what, 100 * first);
     return true;
@@ -160,10 +154,10 @@ static bool find_exploding(struct bp_diagnosis *d)
     if (!grows && !(norm >= EXPLODING_NORM))
         return false;
     add_layer(d, first);
-    set(d, "gradient_norm", norm);
-    set(d, "delta_first", below);
-    set(d, "delta_last", above);
-    set(d, "ratio", ratio);
+    bp_diagnosis_evidence(d, "gradient_norm", norm);
+    bp_diagnosis_evidence(d, "delta_first", below);
+    bp_diagnosis_evidence(d, "delta_last", above);
+    bp_diagnosis_evidence(d, "ratio", ratio);
     if (grows)
         snprintf(
             d->detail, sizeof d->detail,
@@ -186,11 +180,11 @@ static bool find_vanishing(struct bp_diagnosis *d)
     if (!(below > 0) || !(below < VANISHING_RATIO * above))
         return false;
     add_layer(d, first);
-    set(d, "delta_first", below);
-    set(d, "delta_last", above);
-    set(d, "ratio", below / above);
-    set(d, "depth", depth);
-    set(d, "gradient_norm_first", bp_diagnosis_median(d, first, BP_FIGURE_GRADIENT_NORM, 0, d->n));
+    bp_diagnosis_evidence(d, "delta_first", below);
+    bp_diagnosis_evidence(d, "delta_last", above);
+    bp_diagnosis_evidence(d, "ratio", below / above);
+    bp_diagnosis_evidence(d, "depth", depth);
+    bp_diagnosis_evidence(d, "gradient_norm_first", bp_diagnosis_median(d, first, BP_FIGURE_GRADIENT_NORM, 0, d->n));
     snprintf(
         d->detail, sizeof d->detail,
         "the error signal fades on its way back through %d layers: %.3g at the last, %.3g at %s, %.1g of it; the "
@@ -237,13 +231,13 @@ static bool find_divergence(struct bp_diagnosis *d)
     if (!f->diverged && f->rollbacks == 0)
         return false;
     struct path p = loss_path(d);
-    set(d, "loss_at_start", p.start);
-    set(d, "learning_rate", rate_of(d));
+    bp_diagnosis_evidence(d, "loss_at_start", p.start);
+    bp_diagnosis_evidence(d, "learning_rate", rate_of(d));
     if (f->where)
         json_object_set_new(d->evidence, "where", json_string(f->where));
     if (f->rollbacks > 0) {
-        set(d, "rollbacks", f->rollbacks);
-        set(d, "rate_factor", f->rollback_factor);
+        bp_diagnosis_evidence(d, "rollbacks", f->rollbacks);
+        bp_diagnosis_evidence(d, "rate_factor", f->rollback_factor);
     }
     const char *where = f->where ? f->where : "an op";
     if (f->diverged)
@@ -283,12 +277,12 @@ static bool find_rate_high(struct bp_diagnosis *d)
     bool stuck = d->found[BP_ILL_SYMMETRY] || (d->found[BP_ILL_EXPLODING] && !(early >= RATIO_WILD));
     if (stuck || !large || !(worse || unsteady || d->facts->diverged))
         return false;
-    set(d, "update_ratio", ratio);
-    set(d, "update_ratio_early", early);
-    set(d, "learning_rate", rate_of(d));
-    set(d, "loss_at_start", p.start);
-    set(d, "loss_best", p.least);
-    set(d, "loss_at_end", p.end);
+    bp_diagnosis_evidence(d, "update_ratio", ratio);
+    bp_diagnosis_evidence(d, "update_ratio_early", early);
+    bp_diagnosis_evidence(d, "learning_rate", rate_of(d));
+    bp_diagnosis_evidence(d, "loss_at_start", p.start);
+    bp_diagnosis_evidence(d, "loss_best", p.least);
+    bp_diagnosis_evidence(d, "loss_at_end", p.end);
     const char *how = d->facts->diverged ? "ran away" : worse ? "is no better for it" : "jumps up and down";
     char start[16], most[16], least[16], end[16];
     snprintf(
@@ -311,10 +305,10 @@ static bool find_rate_low(struct bp_diagnosis *d)
     if (other || d->n < 4 || !(ratio < (steady ? RATIO_SMALL : RATIO_LOW)) ||
         !(p.start - p.least < IMPROVED * p.start))
         return false;
-    set(d, "update_ratio", ratio);
-    set(d, "learning_rate", rate_of(d));
-    set(d, "loss_at_start", p.start);
-    set(d, "loss_at_end", p.end);
+    bp_diagnosis_evidence(d, "update_ratio", ratio);
+    bp_diagnosis_evidence(d, "learning_rate", rate_of(d));
+    bp_diagnosis_evidence(d, "loss_at_start", p.start);
+    bp_diagnosis_evidence(d, "loss_at_end", p.end);
     snprintf(
         d->detail, sizeof d->detail,
         "a step changes the weights by %.2g of their size (about 0.001 is usual), and the loss has hardly moved: "
@@ -325,15 +319,6 @@ static bool find_rate_low(struct bp_diagnosis *d)
 
 /* --- the data ------------------------------------------------------------------------------------------------------ */
 
-static double tail_mean(const struct bp_curve *c)
-{
-    size_t n = c->n / 10 > 3 ? c->n / 10 : 3;
-    double sum = 0;
-    for (size_t i = c->n - n; i < c->n; i++)
-        sum += c->value[i];
-    return sum / (double)n;
-}
-
 static bool find_overfitting(struct bp_diagnosis *d)
 {
     const struct bp_curve *train = &d->facts->loss, *valid = &d->facts->val_loss;
@@ -342,15 +327,15 @@ static bool find_overfitting(struct bp_diagnosis *d)
         return false;
     for (size_t i = 1; i < valid->n; i++)
         best = valid->value[i] < valid->value[best] ? i : best;
-    double end = tail_mean(valid), fit = tail_mean(train), least = valid->value[best];
+    double end = bp_diagnosis_tail(valid), fit = bp_diagnosis_tail(train), least = valid->value[best];
     if (!(end >= OVERFIT_RISE * least) || !(fit <= OVERFIT_FALL * train->value[best]) || !(fit < end) ||
         !(end - least >= OVERFIT_SHARE * valid->value[0]))
         return false;
-    set(d, "best_epoch", (double)(best + 1));
-    set(d, "val_loss_best", least);
-    set(d, "val_loss_at_end", end);
-    set(d, "loss_at_best_epoch", train->value[best]);
-    set(d, "loss_at_end", fit);
+    bp_diagnosis_evidence(d, "best_epoch", (double)(best + 1));
+    bp_diagnosis_evidence(d, "val_loss_best", least);
+    bp_diagnosis_evidence(d, "val_loss_at_end", end);
+    bp_diagnosis_evidence(d, "loss_at_best_epoch", train->value[best]);
+    bp_diagnosis_evidence(d, "loss_at_end", fit);
     snprintf(
         d->detail, sizeof d->detail,
         "the validation loss was best after epoch %zu (%.3g) and has risen to %.3g since, while the training loss "
@@ -377,10 +362,10 @@ static bool find_imbalance(struct bp_diagnosis *d)
     double most = json_number_value(json_array_get(counts, many));
     if (!(most >= IMBALANCE * least))
         return false;
-    set(d, "largest_count", most);
-    set(d, "smallest_count", least);
-    set(d, "ratio", least > 0 ? most / least : INFINITY);
-    set(d, "majority_share", most / total);
+    bp_diagnosis_evidence(d, "largest_count", most);
+    bp_diagnosis_evidence(d, "smallest_count", least);
+    bp_diagnosis_evidence(d, "ratio", least > 0 ? most / least : INFINITY);
+    bp_diagnosis_evidence(d, "majority_share", most / total);
     json_object_set(d->evidence, "largest_class", json_array_get(d->facts->class_labels, many));
     json_object_set(d->evidence, "smallest_class", json_array_get(d->facts->class_labels, few));
     snprintf(
@@ -395,5 +380,5 @@ bp_rule *const bp_diagnosis_rules[BP_ILL_COUNT] = {
     [BP_ILL_SYMMETRY] = find_symmetry,   [BP_ILL_DEAD] = find_dead,           [BP_ILL_SATURATION] = find_saturation,
     [BP_ILL_EXPLODING] = find_exploding, [BP_ILL_VANISHING] = find_vanishing, [BP_ILL_DIVERGENCE] = find_divergence,
     [BP_ILL_RATE_HIGH] = find_rate_high, [BP_ILL_RATE_LOW] = find_rate_low,   [BP_ILL_OVERFITTING] = find_overfitting,
-    [BP_ILL_IMBALANCE] = find_imbalance,
+    [BP_ILL_WORSE] = bp_find_worse,      [BP_ILL_NOTHING] = bp_find_nothing,  [BP_ILL_IMBALANCE] = find_imbalance,
 };

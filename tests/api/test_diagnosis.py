@@ -33,14 +33,14 @@ def noise(rows=90, classes=3, features=8, seed=5):
                     [[f"{r.gauss(0, 1):.3f}" for _ in range(features)] + [r.choice("abc")] for _ in range(rows)])
 
 
-def waves(rows=400, seed=6, factor=1.0, jitter=0.05):
+def waves(rows=400, seed=6, factor=1.0, jitter=0.05, shift=0.0):
     """A smooth function of three numbers."""
     r = random.Random(seed)
     out = []
     for _ in range(rows):
         x = [r.uniform(-1, 1) for _ in range(3)]
         y = math.sin(2 * x[0]) + x[1] * x[2] + r.gauss(0, jitter)
-        out.append([f"{v:.4f}" for v in x] + [f"{factor * y:.4f}"])
+        out.append([f"{v:.4f}" for v in x] + [f"{shift + factor * y:.4f}"])
     return data.csv(["p", "q", "r", "y"], out)
 
 
@@ -50,11 +50,12 @@ DATASETS = {
     "rare": blobs(rows=400, classes=2, shares=[0.95, 0.05], seed=11),
     "rarer": blobs(rows=500, classes=3, shares=[0.7, 0.27, 0.03], seed=12),
     "jitter": waves(rows=60, jitter=1.5, seed=13),
+    "far": waves(factor=77.0, shift=152.0), "dice": waves(rows=1000, factor=0.01, jitter=100.0, seed=14),
 }
 
 # --- specs ---
 
-TARGET = {"waves": "y", "tall": "y", "jitter": "y", "flowers": "species", "rings": "side"}
+TARGET = {"waves": "y", "tall": "y", "jitter": "y", "far": "y", "dice": "y", "flowers": "species", "rings": "side"}
 
 
 def dense(units, activation, **more):
@@ -139,6 +140,12 @@ RUNS = {
     "imbalance_two": (spec("rare", [dense(16, "relu")], adam(0.01)), "class_imbalance", ()),
     "imbalance_three": (spec("rarer", [dense(16, "tanh")], adam(0.01)), "class_imbalance", ()),
 
+    "far_unscaled": (spec("far", [dense(16, "relu")], adam(0.001), dataset={"target_scale": "none"}),
+                     "worse_than_mean", ()),
+    "far_unscaled_deep": (spec("far", [dense(16, "tanh"), dense(16, "tanh")], sgd(1e-4),
+                               dataset={"target_scale": "none"}, epochs=3), "worse_than_mean", ()),
+    "nothing_to_learn": (spec("dice", [dense(4, "tanh")], adam(0.001), epochs=20), "no_better_than_mean", ()),
+
     "symmetric_constant": (spec("blobs", [dense(16, "tanh", kernel_initializer={"type": "constant", "value": 0.1},
                                                 bias_initializer="zeros"),
                                     {**OUTPUT, "kernel_initializer": {"type": "constant", "value": 0.1}}],
@@ -156,6 +163,9 @@ RUNS = {
     "healthy_rings": (spec("rings", [dense(32, "relu", kernel_initializer=HE)], adam(0.01), epochs=40), None, ()),
     "healthy_sigmoid": (spec("blobs", [dense(32, "sigmoid")], adam(0.01)), None, ()),
     "healthy_deep": (spec("waves", [dense(32, "relu", kernel_initializer=HE)] * 5, adam(0.002), epochs=40), None, ()),
+    "healthy_far": (spec("far", [dense(32, "relu")], adam(0.005)), None, ()),
+    "healthy_far_unscaled": (spec("far", [dense(32, "relu")], adam(0.1), dataset={"target_scale": "none"}, epochs=60),
+                             None, ()),
     "healthy_plain": (spec("waves", [dense(16, "tanh")], sgd(0.1), epochs=60), None, ()),
 }
 
@@ -188,3 +198,16 @@ def test_the_diagnosis_of(diagnosed, name):
     finding = found[expected]
     assert "nan" not in finding["detail"].lower()
     assert finding["detail"] and finding["advice"] and finding["evidence"] and finding["learn"].startswith("/learn/")
+
+
+def test_a_run_on_its_way_to_the_mean_is_not_blamed(daemon):
+    """In its first epochs any run is worse than the mean; what counts is where it is going."""
+    daemon.upload("far", DATASETS["far"])
+    run = spec("far", [dense(32, "relu")], adam(0.02), dataset={"target_scale": "none"}, epochs=1_000_000)
+    job = daemon.submit(run)["id"]
+    seen = set()
+    while not (r2 := daemon.job(job)["metrics"]["last"].get("val_r2")) or r2 < 0.5:
+        seen |= {f["code"] for f in daemon.get(f"/v1/jobs/{job}/diagnosis").json()["findings"]}
+    daemon.post(f"/v1/jobs/{job}/stop")
+    assert daemon.wait(job)["status"] == "succeeded"
+    assert not seen & {"worse_than_mean", "no_better_than_mean"}, seen

@@ -52,7 +52,7 @@ def test_what_the_lessons_are_about(daemon):
     assert set(TOPICS) >= {
         "four-steps", "loss", "error-signal", "chain-rule", "update", "batches-until-convergence", "credit-assignment",
         "vanishing-gradients", "exploding-gradients", "bad-initialization", "symmetric-start", "no-derivative",
-        "learning-rate", "dead-units", "saturation", "overfitting", "class-imbalance", "not-gradient-descent",
+        "learning-rate", "dead-units", "saturation", "overfitting", "class-imbalance", "target-scale", "not-gradient-descent",
         "nobody-derives-by-hand", "zero-start"}
     for topic in TOPICS:  # links between lessons lead somewhere
         for other in re.findall(r"/learn/([\w-]+)", daemon.get(f"/learn/{topic}").text):
