@@ -21,6 +21,9 @@ EXECUTABLE = os.environ.get("BACKPROPD", str(ROOT / "build" / "backpropd"))
 FINAL = ("succeeded", "failed", "cancelled")
 # Seconds for anything that a test waits for; sanitizer builds are slow, an emulated CPU is slower still.
 PATIENCE = float(os.environ.get("BACKPROPD_TEST_PATIENCE", 600))
+# Seconds of silence after which a connection is not used again: the daemon closes it after 15, and a machine that was
+# stopped for a while would see a request go into a connection that is being closed.
+SILENCE = 10
 
 
 class Daemon:
@@ -33,6 +36,7 @@ class Daemon:
         self.log_path = self.data_dir.with_name(self.data_dir.name + ".log")
         self.process = None
         self.session = requests.Session()
+        self.asked = time.monotonic()
         self.session.trust_env = False  # no proxy between a test and loopback
 
     # --- its life ---
@@ -82,7 +86,12 @@ class Daemon:
 
     def request(self, method, path, **options):
         options.setdefault("timeout", PATIENCE)
-        return self.session.request(method, self.url + path, **options)
+        if time.monotonic() - self.asked > SILENCE:
+            self.session.close()
+        try:
+            return self.session.request(method, self.url + path, **options)
+        finally:
+            self.asked = time.monotonic()
 
     def get(self, path, **options):
         return self.request("GET", path, **options)
