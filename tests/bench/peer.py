@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,13 +70,17 @@ def perceptron(workload: dict[str, Any], activations: dict[str, str]) -> tuple[l
     return [layer[1] for layer in layers[:-1]], activations[used.pop()]
 
 
-def random_table(request: Request, rows_max: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs from [-1, 1), and of each row its class, or a number."""
+def random_table(request: Request, rows_max: int, work: float) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs from [-1, 1), and of each row its class, or a number: for peers that train no less than an epoch. So that one
+    does not take long, a large network has only as many rows as make about `work` multiply-adds of a forward pass: no
+    disadvantage, since few rows stay in the cache."""
     import numpy as np  # not every peer has it
 
-    random = np.random.default_rng(0)
-    rows = min(request.workload["rows"], rows_max)
-    x = random.random((rows, request.workload["input"][0]), dtype=np.float32) * 2 - 1
+    workload, random = request.workload, np.random.default_rng(0)
+    sizes = [workload["input"][0], *(layer[1] for layer in workload["layers"])]
+    weights = sum(inputs * outputs for inputs, outputs in pairwise(sizes))
+    rows = min(workload["rows"], rows_max, max(4 * workload["batch"], int(work / weights)))
+    x = random.random((rows, sizes[0]), dtype=np.float32) * 2 - 1
     return x, random.integers(0, request.classes, rows) if request.classes else random.random(rows, dtype=np.float32)
 
 

@@ -1,4 +1,5 @@
-"""JAX as a peer: a whole epoch is one compiled loop over its batches, and of images a part.
+"""JAX as a peer: a whole epoch is one compiled loop over its batches. With convolutions each batch is a call: inside of
+a loop XLA runs them on one thread, several times slower.
 
     peer_jax.py      requests on standard input, see peer.py
 
@@ -82,7 +83,7 @@ def prepare(request: Request) -> Step:
     workload = request.workload
     size, loop = workload["batch"], workload["rows"] // workload["batch"]
     if any(spec[0] == "conv2d" for spec in workload["layers"]):
-        loop = min(loop, 16)  # an epoch would take many times a repeat
+        loop = 1
     params = parameters(workload)
     zeros = jax.tree.map(jnp.zeros_like, params)
     state = (jnp.float32(0), zeros, zeros)
@@ -104,7 +105,7 @@ def prepare(request: Request) -> Step:
             grads = jax.grad(loss)(params, x[batch], y[batch])
             return update(workload["optimizer"], params, grads, state), None
 
-        return lax.scan(one, (params, state), rows)[0]
+        return one((params, state), rows[0])[0] if loop == 1 else lax.scan(one, (params, state), rows)[0]
 
     order = jax.jit(lambda key: jax.random.permutation(key, len(x))[: loop * size].reshape(loop, size))
 

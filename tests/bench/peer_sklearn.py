@@ -13,7 +13,7 @@ from peer import Request, Step, perceptron, random_table, serve
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from threadpoolctl import threadpool_limits
 
-ROWS_MAX = 20000  # an epoch is one step: it should not take much longer than a repeat
+ROWS_MAX, WORK = 20000, 2e9  # of an epoch, which is one step and should not take much longer than a repeat
 ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "sigmoid": "logistic"}
 
 
@@ -21,7 +21,7 @@ def prepare(request: Request) -> Step:
     workload = request.workload
     hidden, activation = perceptron(workload, ACTIVATIONS)
     threadpool_limits(request.threads)
-    x, y = random_table(request, ROWS_MAX)
+    x, y = random_table(request, ROWS_MAX, WORK)
     make = MLPClassifier if request.classes else MLPRegressor
     model = make(hidden_layer_sizes=hidden, activation=activation, solver="adam", batch_size=workload["batch"])
     known = {"classes": np.arange(request.classes)} if request.classes else {}
