@@ -2,7 +2,15 @@
  *
  *   L = sum over heads of weight_h * (sum over rows of w_r loss_r) / (sum over rows of w_r)
  *
- * so a row's error signal is (weight_h / sum of w) * w_r * dloss_r/dx; the first factor comes in as `scale`. Cross
+ * Label smoothing is inside loss_r, and w_r, the product of the row's weight and that of its class, outside of it: with
+ * class weights w and a smoothing s, cross entropy over C classes is
+ *
+ *   loss_r = -(1 - s) log p[label] - s / C sum over c of log p[c]       weighed by w[label] as a whole
+ *
+ * as Keras has it. PyTorch weighs each term of the second sum by its own class, s / C sum of w[c] log p[c], instead: the
+ * same with equal weights or without smoothing. One weight a row is what a column of weights gives, too.
+ *
+ * So a row's error signal is (weight_h / sum of w) * w_r * dloss_r/dx; the first factor comes in as `scale`. Cross
  * entropy and bce take logits, and so their error signals are the plain differences softmax(x) - 1[label] and
  * sigmoid(x) - t.
  *

@@ -296,7 +296,8 @@ static const struct bp_kind layers[] = {
     {"lstm", NULL, 0, FIELDS(recurrent), NULL, "reads a sequence [steps, features] with a long short-term memory"},
     {"gru", NULL, 0, FIELDS(recurrent), NULL, "reads a sequence [steps, features] with gated units"},
     {"multi_head_attention", "attention", 0, FIELDS(attention), NULL,
-     "self-attention over a sequence [steps, features]; a second input is a mask of its steps"},
+     "self-attention over a sequence [steps, features]; a second input is a mask, one number a step: nobody looks at "
+     "a step where it is 0 (an example: /learn/sequences)"},
 };
 const struct bp_family bp_layers = {.what = "layer",
                                     .plural = "layers",
@@ -309,7 +310,8 @@ const struct bp_family bp_layers = {.what = "layer",
 /* --- losses ------------------------------------------------------------------------------------------------------ */
 #define SMOOTHING                                                                                                    \
     REAL("label_smoothing", 0, 1, BP_OPEN_MAX, "0.0", "smoothing",                                                   \
-         "share of the target that is spread over all classes")
+         "share s of the target that is spread over all C classes: (1 - s) loss[label] + s / C sum of loss[c]; a "   \
+         "class weight, that of the label, weighs the whole")
 static const struct bp_field smoothed[] = {SMOOTHING};
 static const struct bp_field huber[] = {
     REAL("delta", 0, 1e6, BP_OPEN_MIN, "1.0", "beta", "where squares turn linear, in the target's units")};

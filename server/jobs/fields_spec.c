@@ -215,14 +215,16 @@ static const struct bp_field dataset_fields[] = {
      .flags = BP_NULLABLE,
      .object = &window_object,
      .also = "null",
-     .help = "rows into sequences of shape [rows, inputs of a row], each with the target of its last row"},
+     .help = "rows into sequences of shape [rows, inputs of a row], each with the target of its last row; shorter "
+             "groups are left out, unless padded in front (/learn/sequences)"},
     {.name = "class_weights",
      .value = BP_VALUE_ANY,
      .flags = BP_NULLABLE,
      .aliases = "class_weight",
      .help =
          "\"balanced\" (all classes together weigh the same), or {class: weight}, 1 for those not named; weighs the "
-         "loss, not the other metrics"},
+         "loss, not the other metrics: sum of w[label] loss / sum of w[label], label smoothing inside the loss "
+         "(PyTorch weighs the smoothed part of each class by that class's own weight)"},
     {.name = "sample_weight",
      .value = BP_VALUE_STRING,
      .flags = BP_NULLABLE,

@@ -5,6 +5,7 @@ import math
 import random
 
 import pytest
+import torch
 
 import data
 
@@ -164,6 +165,29 @@ def test_smoothing_keeps_a_network_from_being_sure(daemon, unbalanced, loss, tar
     assert no[0] > 0.97 and 0.7 < no[1] < 0.9, no
     assert smooth["spec"]["loss"] == {"type": loss, "label_smoothing": 0.4}
     assert sure["spec"]["loss"] == loss
+
+
+def test_class_weights_weigh_the_smoothed_loss_of_a_row(daemon, unbalanced):
+    """sum of w[label] ((1 - s) nll[label] + s / C sum of nll) / sum of w[label]; PyTorch weighs the second sum class by
+    class, which is the same where the weights are equal."""
+    s, weights = 0.3, {"no": 1.0, "yes": 5.0}
+    spec = {"dataset": "rare", "target": "label", "features": ["a", "b"], "layers": [8], "epochs": 2, "optimizer": ADAM,
+            "loss": {"type": "cross_entropy", "label_smoothing": s}}
+    lines = [line.split(",") for line in rare().splitlines()]
+    column = {name: i for i, name in enumerate(lines[0])}
+    rows = [{"a": float(row[column["a"]]), "b": float(row[column["b"]])} for row in lines[1:]]
+    labels = [row[column["label"]] for row in lines[1:]]
+    for given in (weights, {"no": 2.0, "yes": 2.0}):
+        job = daemon.train({**spec, "class_weights": given})
+        p = [[row["probabilities"][c] for c in ("no", "yes")] for row in predict(daemon, job, rows)]
+        y = torch.tensor([("no", "yes").index(label) for label in labels])
+        logp, w = torch.tensor(p).double().log(), torch.tensor([given["no"], given["yes"]]).double()
+        each = -(1 - s) * logp.gather(1, y[:, None])[:, 0] - s / 2 * logp.sum(1)
+        ours = ((w[y] * each).sum() / w[y].sum()).item()
+        theirs = torch.nn.functional.cross_entropy(logp, y, weight=w, label_smoothing=s).item()
+        loss = evaluate(daemon, job, split="all")["loss"]
+        assert loss == pytest.approx(ours, abs=1e-5)
+        assert (loss == pytest.approx(theirs, abs=1e-5)) == (given is not weights)
 
 
 def test_kl_div_learns_a_distribution(daemon):
