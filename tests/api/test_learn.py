@@ -50,7 +50,7 @@ def test_the_list(daemon):
 def test_what_the_lessons_are_about(daemon):
     """Each idea, each ill, each misconception."""
     assert set(TOPICS) >= {
-        "four-steps", "loss", "error-signal", "chain-rule", "update", "batches-until-convergence", "credit-assignment",
+        "four-steps", "loss", "error-signal", "chain-rule", "update", "batches-until-convergence", "credit-assignment", "sequences",
         "vanishing-gradients", "exploding-gradients", "bad-initialization", "symmetric-start", "no-derivative",
         "learning-rate", "dead-units", "saturation", "overfitting", "class-imbalance", "target-scale", "not-gradient-descent",
         "nobody-derives-by-hand", "zero-start"}
