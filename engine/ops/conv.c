@@ -315,7 +315,10 @@ static struct cut cut_of(const struct bp_conv_geometry *g)
         return c;
     c.across = (k + TILE - 1) / TILE;
     c.columns = (k + c.across - 1) / c.across;
-    c.filters = g->out > 2 * TILE_FILTERS ? 2 * TILE_FILTERS : g->out > TILE_FILTERS ? TILE_FILTERS : g->out;
+    c.filters = g->out > 2 * TILE_FILTERS ? 2 * TILE_FILTERS : TILE_FILTERS;
+    if (c.across == 1 && g->groups == 1 && g->out <= TILE_FILTERS) /* else one thread would have it all */
+        c.filters = BP_PANEL;
+    c.filters = g->out < c.filters ? g->out : c.filters;
     c.down = (g->out + c.filters - 1) / c.filters;
     return c;
 }
