@@ -53,7 +53,12 @@ scripts/setup.sh --aarch64
 say "build, warnings are errors"
 cmake -S . -B "$build" -G Ninja -DCMAKE_TOOLCHAIN_FILE="$PWD/scripts/aarch64.cmake" -DBACKPROPD_SYSROOT="$root" \
   -DBACKPROPD_WERROR=ON >/dev/null
-cmake --build "$build"
+targets=()
+if [ "$unit" != . ]; then
+  mapfile -t targets < <(ctest --test-dir "$build" -N -R "$unit" | sed -n 's/^ *Test *#[0-9]*: //p')
+  targets+=(backpropd)
+fi
+cmake --build "$build" ${targets[@]+--target "${targets[@]}"}
 
 status=0
 export BACKPROPD_TEST_PATIENCE=1500
