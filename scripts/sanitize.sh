@@ -5,7 +5,8 @@
 #   scripts/sanitize.sh thread [arguments of pytest]   ThreadSanitizer
 #
 # Both build with clang: ThreadSanitizer needs its OpenMP (that of gcc gives false reports), and gcc 12 takes minutes for
-# the generic kernels with UndefinedBehaviorSanitizer. Without arguments of pytest all tests run; --unit: the unit tests alone. The build is build-memory or build-thread.
+# the generic kernels with UndefinedBehaviorSanitizer. Without arguments of pytest all tests run; --unit: the unit tests
+# alone. The build is build-memory or build-thread.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,7 +25,7 @@ thread)
   export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 ignore_noninstrumented_modules=1"
   ;;
 *)
-  sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
   exit 64
   ;;
 esac
