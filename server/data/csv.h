@@ -34,6 +34,7 @@ struct bp_csv {
     uint32_t *stops;             /* where unquoted fields end, of some bytes ahead */
     size_t nstops, stop, listed; /* how many; the next one; the buffer is listed up to here */
     bool eof;
+    bool plain;     /* no quote is among the bytes that are listed */
     bool quotes;    /* the current row has a quoted field */
     bool suspect;   /* the buffer has bytes that are not plain ASCII text: rows are checked for UTF-8 */
     bool newlines;  /* a line end was seen */

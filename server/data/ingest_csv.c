@@ -201,7 +201,7 @@ static inline __attribute__((always_inline)) bool scan_tiny(struct tiny *t, cons
                                                             double *ret_v)
 {
     int v = t->counts ? bp_number_tiny(field->text, field->size) : -1;
-    if (v < 0 || v >= BP_SMALL || t->counts[v] == 0)
+    if ((unsigned)v >= BP_SMALL || t->counts[v] == 0)
         return false;
     t->counts[v]++;
     t->sum += v;

@@ -141,10 +141,69 @@ static bool append(struct bp_request *r, char **buffer, size_t *used, size_t *ro
     return true;
 }
 
+static bool write_out(struct bp_request *r, struct upload_part *part, const char *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t n = write(part->fd, data, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            bool full = n == 0 || errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
+            bp_body_fail(r, full ? BODY_DISK_FULL : BODY_DISK_FAILED);
+            return false;
+        }
+        data += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+/* Writes what is still in memory of the last part's file. */
+static bool flush(struct bp_request *r)
+{
+    struct body *body = &r->body;
+    size_t size = body->block_used;
+    body->block_used = 0;
+    return size == 0 || write_out(r, body->parts[body->nparts - 1], body->block, size);
+}
+
+static bool make_block(struct bp_request *r)
+{
+    struct body *body = &r->body;
+    size_t room = body->declared > 0 && body->declared < HTTP_FILE_BLOCK ? (size_t)body->declared : HTTP_FILE_BLOCK;
+    if (!charge(r, (int64_t)room))
+        return false;
+    body->block = malloc(room);
+    body->block_room = room;
+    if (!body->block)
+        bp_body_fail(r, BODY_NO_MEMORY);
+    return body->block != NULL;
+}
+
+/* Collects the pieces that arrive, some kilobytes each, to blocks that are worth a write. */
+static bool write_file(struct bp_request *r, const char *data, size_t size)
+{
+    struct body *body = &r->body;
+    if (!body->block && !make_block(r))
+        return false;
+    while (size > 0) {
+        size_t n = body->block_room - body->block_used < size ? body->block_room - body->block_used : size;
+        memcpy(body->block + body->block_used, data, n);
+        body->block_used += n;
+        data += n;
+        size -= n;
+        if (body->block_used == body->block_room && !flush(r))
+            return false;
+    }
+    return true;
+}
+
 /* Adds a part: a temporary file, or a text. NULL with a fault. */
 struct upload_part *bp_body_part(struct bp_request *r, const char *field, const char *filename, bool file)
 {
     struct body *body = &r->body;
+    if (!flush(r))
+        return NULL;
     if (!body->parts)
         body->parts = calloc(HTTP_FORM_PARTS, sizeof *body->parts);
     struct upload_part *part = body->parts ? calloc(1, sizeof *part) : NULL;
@@ -175,27 +234,10 @@ struct upload_part *bp_body_part(struct bp_request *r, const char *field, const 
     return part;
 }
 
-static bool write_file(struct bp_request *r, struct upload_part *part, const char *data, size_t size)
-{
-    while (size > 0) {
-        ssize_t n = write(part->fd, data, size);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            bool full = n == 0 || errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
-            bp_body_fail(r, full ? BODY_DISK_FULL : BODY_DISK_FAILED);
-            return false;
-        }
-        data += n;
-        size -= (size_t)n;
-    }
-    return true;
-}
-
 bool bp_part_write(struct bp_request *r, struct upload_part *part, const char *data, size_t size)
 {
     if (part->path) {
-        if (!write_file(r, part, data, size))
+        if (!write_file(r, data, size))
             return false;
     } else {
         if (part->text_size + size > HTTP_FORM_TEXT) {
@@ -258,7 +300,7 @@ bool bp_body_end(struct bp_request *r)
 {
     if (r->body.form)
         bp_form_end(r);
-    if (r->body.fault == BODY_FINE)
+    if (r->body.fault == BODY_FINE && flush(r))
         finish_parts(r);
     return r->body.fault == BODY_FINE || refuse(r);
 }
@@ -276,6 +318,7 @@ void bp_body_done(struct bp_request *r)
         free(body->parts[i]);
     }
     free(body->parts);
+    free(body->block);
     free(body->buffer);
     atomic_fetch_sub(&r->http->buffered, body->charged);
     *body = (struct body){0};

@@ -117,6 +117,86 @@ static void handles_blocks(void **state)
     free(text);
 }
 
+static uint64_t seed = 88172645463325252u;
+
+static uint32_t any(uint32_t below)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (uint32_t)(seed >> 16) % below;
+}
+
+/* Appends a field to *text as it stands in a file, and to *plain as it is meant, ended by a zero byte. */
+static void write_field(char **text, char **plain, bool first, bool may_quote)
+{
+    static const char inside[] = ",,\n\r\n\"\"abc09 ";
+    static const char outside[] = "abcdefghij0123456789.\xc3\xa9";
+    bool quoted = may_quote && any(4) == 0;
+    uint32_t n = any(200) ? any(12) : 3000 + any(6000);
+    if (quoted)
+        *(*text)++ = '"';
+    if (first && n == 0 && !quoted)
+        n = 1; /* a row of nothing is none */
+    for (uint32_t i = 0; i < n; i++) {
+        char c = quoted ? inside[any(sizeof inside - 1)] : outside[any(sizeof outside - 3)];
+        if (!quoted && i > 0 && any(50) == 0)
+            c = '"'; /* an ordinary character there */
+        if (quoted && c == '"')
+            *(*text)++ = '"';
+        *(*text)++ = *(*plain)++ = c;
+    }
+    if (quoted)
+        *(*text)++ = '"';
+    *(*plain)++ = 0;
+}
+
+/* Long stretches without quotes, rows with them, rows of thousands of fields, all kinds of line ends, at all places of the
+ * blocks and of the lists of stops. */
+static void reads_what_was_written(void **state)
+{
+    enum { SIZE = 6 << 20, ROOM = SIZE + (1 << 20) };
+    char *text = malloc(ROOM), *plain = malloc(ROOM), *at = text, *meant = plain;
+    int *nfields = malloc(SIZE * sizeof *nfields), nrows = 0;
+    (void)state;
+    while (at - text < SIZE) {
+        bool calm = any(300) != 0; /* for a stretch of rows */
+        for (uint32_t rows = 1 + any(calm ? 500 : 20); rows > 0 && at - text < SIZE; rows--) {
+            int n = any(100) ? 1 + (int)any(30) : 1 + (int)any(3000);
+            for (int i = 0; i < n; i++) {
+                write_field(&at, &meant, n == 1, !calm);
+                *at++ = ',';
+            }
+            nfields[nrows++] = n;
+            at--;
+            at = stpcpy(at, ((const char *[]){"\n", "\r\n", "\r", "\n\n"})[any(4)]);
+        }
+    }
+    struct bp_stream *in;
+    struct bp_csv csv;
+    struct bp_error err;
+    bool row;
+    assert_int_equal(bp_stream_memory(text, (size_t)(at - text), &in, &err), BP_OK);
+    assert_int_equal(bp_csv_init(&csv, in, ',', &err), BP_OK);
+    meant = plain;
+    for (int r = 0; r < nrows; r++) {
+        assert_int_equal(bp_csv_next(&csv, &row, &err), BP_OK);
+        assert_true(row && csv.nfields == nfields[r]);
+        for (int i = 0; i < csv.nfields; i++) {
+            assert_int_equal(csv.fields[i].size, strlen(meant));
+            assert_memory_equal(csv.fields[i].text, meant, csv.fields[i].size);
+            meant += csv.fields[i].size + 1;
+        }
+    }
+    assert_int_equal(bp_csv_next(&csv, &row, &err), BP_OK);
+    assert_false(row);
+    bp_csv_done(&csv);
+    bp_stream_close(in);
+    free(nfields);
+    free(plain);
+    free(text);
+}
+
 static void finds_the_dialect(void **state)
 {
     static const struct {
@@ -164,6 +244,7 @@ static void finds_the_dialect(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(reads_rows), cmocka_unit_test(names_faults),
-                                       cmocka_unit_test(handles_blocks), cmocka_unit_test(finds_the_dialect)};
+                                       cmocka_unit_test(handles_blocks), cmocka_unit_test(reads_what_was_written),
+                                       cmocka_unit_test(finds_the_dialect)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
