@@ -46,9 +46,13 @@ SPECS = {
 
 def lasting(daemon, name, seconds, **training):
     """The spec of that name, with as many epochs as take about so long on one thread of this machine, in this build."""
-    spec = {**SPECS[name], "threads": 1, "training": {**SPECS[name]["training"], **training, "epochs": 100}}
-    tried = daemon.train(spec)["progress"]["training_seconds"]
-    return {**spec, "training": {**spec["training"], "epochs": max(100, int(100 * seconds / max(tried, 1e-3)))}}
+    def spec(epochs):
+        return {**SPECS[name], "threads": 1, "training": {**SPECS[name]["training"], **training, "epochs": epochs}}
+    epochs, took = 5, 0
+    while took < 0.2:  # a shorter trial would tell of its start rather than of its epochs
+        epochs *= 4
+        took = daemon.train(spec(epochs))["progress"]["training_seconds"]
+    return spec(max(epochs, int(epochs * seconds / took)))
 
 
 def fingerprint(daemon, job, checkpoint="best"):
