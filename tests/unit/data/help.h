@@ -143,6 +143,13 @@ __attribute__((unused)) static void expect_fault(const char *csv, size_t size, c
     assert_int_equal(count_files("tmp"), 0);
 }
 
+__attribute__((unused)) static const struct bp_table_column *column(const struct bp_table *t, const char *name)
+{
+    int i = bp_table_find(t, name);
+    assert_true(i >= 0);
+    return &t->columns[i];
+}
+
 __attribute__((unused)) static double number_at(const struct bp_table *t, uint64_t row, const char *name)
 {
     int i = bp_table_find(t, name);

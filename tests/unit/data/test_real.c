@@ -56,13 +56,6 @@ static struct bp_table *import_file(const char *name)
     return import_files(&name, (const char *const[]){"data"}, 1);
 }
 
-static const struct bp_table_column *column(const struct bp_table *t, const char *name)
-{
-    int i = bp_table_find(t, name);
-    assert_true(i >= 0);
-    return &t->columns[i];
-}
-
 static bool near(double a, double b)
 {
     return fabs(a - b) <= 1e-12 * fabs(b);
