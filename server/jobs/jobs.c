@@ -155,6 +155,22 @@ static void no_work(struct bp_team *team, void *arg)
     (void)arg;
 }
 
+/* Whether jobs may be taken. Where a recovery is due, one worker tries it. */
+static bool recovered(struct bp_jobs *jobs)
+{
+    int due = BP_RECOVERY_DUE;
+    struct bp_error err = {0};
+    if (!atomic_compare_exchange_strong(&jobs->recovery, &due, BP_RECOVERY_GOES_ON))
+        return due == BP_RECOVERED;
+    bool done = bp_recover(jobs->app, jobs->crashed, &err) == BP_OK;
+    atomic_store(&jobs->recovery, done ? BP_RECOVERED : BP_RECOVERY_DUE);
+    if (done) {
+        bp_recovery_mark(jobs->app, true);
+        bp_log(BP_LOG_INFO, "there is room again: jobs are taken from the queue", NULL);
+    }
+    return done;
+}
+
 static void *worker_main(void *arg)
 {
     struct bp_jobs *jobs = arg;
@@ -162,7 +178,7 @@ static void *worker_main(void *arg)
     (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), TRAINER_NICE);
     bp_team_run(jobs->budget, no_work, NULL); /* makes the threads now, when failing hurts nobody */
     while (!atomic_load(&jobs->stopping)) {
-        enum taken taken = work_once(jobs);
+        enum taken taken = recovered(jobs) ? work_once(jobs) : FAILED;
         if (taken != A_JOB)
             wait_for_work(jobs, taken == FAILED);
     }
@@ -171,13 +187,21 @@ static void *worker_main(void *arg)
 
 bp_status bp_jobs_start(struct bp_app *app, struct bp_error *err)
 {
-    bp_status status = bp_recover(app, err);
-    if (status)
+    bool crashed = bp_recovery_marked(app);
+    bp_status status = bp_recover(app, crashed, err);
+    if (status == BP_FULL)
+        bp_log(BP_LOG_ERROR,
+               "the disk is full: jobs that were in the middle of something wait, and none is taken from the queue; "
+               "reading works. Free some space",
+               "data_dir", app->config->data_dir, "error", err->message, NULL);
+    else if (status)
         return status;
     struct bp_jobs *jobs = calloc(1, sizeof *jobs);
     if (!jobs)
         return bp_fail(err, BP_NOMEM, "no memory for the workers");
     jobs->app = app;
+    jobs->crashed = crashed;
+    atomic_init(&jobs->recovery, status ? BP_RECOVERY_DUE : BP_RECOVERED);
     jobs->budget = app->config->threads;
     jobs->workers = calloc((size_t)app->config->workers, sizeof *jobs->workers);
     pthread_mutex_init(&jobs->mutex, NULL);
@@ -187,7 +211,8 @@ bp_status bp_jobs_start(struct bp_app *app, struct bp_error *err)
     pthread_cond_init(&jobs->wake, &steady);
     pthread_condattr_destroy(&steady);
     app->jobs = jobs;
-    bp_recovery_mark(app, true);
+    if (status == BP_OK)
+        bp_recovery_mark(app, true);
     if (!jobs->workers) {
         bp_jobs_stop(app);
         return bp_fail(err, BP_NOMEM, "no memory for the workers");

@@ -17,6 +17,10 @@ struct bp_live {
     struct bp_snapshot snapshot;
 };
 
+/* What a crash left in the middle is put right at start, or, where the disk is full, by a worker once there is room; no
+ * job is taken before. */
+enum bp_recovery { BP_RECOVERED, BP_RECOVERY_DUE, BP_RECOVERY_GOES_ON };
+
 struct bp_jobs {
     struct bp_app *app;
     int budget; /* threads that all jobs share */
@@ -28,6 +32,8 @@ struct bp_jobs {
     bool poked;         /* something may be queued */
     atomic_int running; /* number of lives */
     atomic_bool stopping;
+    atomic_int recovery; /* enum bp_recovery */
+    bool crashed;        /* the last run ended without a word */
 };
 
 /* The present share of threads of one of the running jobs: a function of two atomics. */

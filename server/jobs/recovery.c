@@ -101,11 +101,16 @@ void bp_recovery_mark(const struct bp_app *app, bool at_work)
         close(fd);
 }
 
-bp_status bp_recover(struct bp_app *app, struct bp_error *err)
+bool bp_recovery_marked(const struct bp_app *app)
 {
     char path[sizeof app->config->data_dir + sizeof MARK + 1];
     mark_path(app, path, sizeof path);
-    struct left left = {.crashed = access(path, F_OK) == 0};
+    return access(path, F_OK) == 0;
+}
+
+bp_status bp_recover(struct bp_app *app, bool crashed, struct bp_error *err)
+{
+    struct left left = {.crashed = crashed};
     bp_status status = bp_store_write(app->store, recover_all, &left, err);
     if (!status && left.n) {
         char n[24];

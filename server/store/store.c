@@ -71,10 +71,11 @@ static bp_status name_file(bp_status status, const struct bp_store *store, struc
     if (!err || !store->path || strstr(err->message, store->path))
         return status;
     struct bp_error inner = *err;
+    char advice[160] = "";
+    if (status == BP_FULL)
+        bp_ballast_advice(store, advice, sizeof advice);
     return bp_fail(err, status, "%s: %s%s", store->path, inner.message,
-                   status == BP_CORRUPT ? "; move the file away, or restore it from a backup"
-                   : status == BP_FULL  ? "; make room, or raise --max-database"
-                                        : "");
+                   status == BP_CORRUPT ? "; move the file away, or restore it from a backup" : advice);
 }
 
 bp_status bp_store_open_vfs(const struct bp_store_options *options, const char *vfs, struct bp_store **ret,
@@ -94,8 +95,10 @@ bp_status bp_store_open_vfs(const struct bp_store_options *options, const char *
         status = bp_fail(err, BP_NOMEM, "no memory for the store");
     if (status == BP_OK)
         status = bp_store_file_claim(options->dir, &store->path, &store->lock_fd, err);
-    if (status == BP_OK)
+    if (status == BP_OK) {
+        bp_ballast_open(store);
         status = bp_db_open(store->path, vfs, BP_DB_WRITER, options->max_bytes, &store->writer, err);
+    }
     if (status == BP_OK)
         status = bp_db_migrate(store->writer, err);
     if (status == BP_OK)

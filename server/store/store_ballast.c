@@ -2,24 +2,48 @@
  *
  * When a write finds no room, the ballast is given up: the next small writes (a job's state, an event) then succeed, and
  * the service can say what is wrong. Large writes (checkpoints) may not use that room: they are refused where they would
- * leave less. Threads: the store's own, and the opener before that runs.
+ * leave less. A start on a full disk gives the ballast up before it opens the database, which takes room already.
+ * Threads: the store's own, and the opener before that runs.
  */
 #include "store/store_internal.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #define FILE_NAME "ballast" /* in the data directory */
 #define BALLAST_BYTES (4 << 20)
+#define ROOM_TO_START (1u << 20) /* the log's index, and the rows of what a crash left in the middle; less is full */
 #define ROOM                                                                                                         \
     (4ull * BALLAST_BYTES) /* left free by large writes; more than the ballast, so that it does not come and go */
 
-bool bp_ballast_take(struct bp_store *store, size_t weight)
+static uint64_t room(const struct bp_store *store)
 {
     struct statvfs fs;
+    return fstatvfs(store->lock_fd, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : UINT64_MAX;
+}
+
+void bp_ballast_open(struct bp_store *store)
+{
+    if (room(store) < ROOM_TO_START)
+        bp_ballast_drop(store);
+}
+
+void bp_ballast_advice(const struct bp_store *store, char *ret, size_t size)
+{
+    uint64_t free = room(store);
+    if (free < ROOM_TO_START)
+        snprintf(ret, size, "; the disk has %llu bytes left, and a start takes %u: make room, and start again",
+                 (unsigned long long)free, ROOM_TO_START);
+    else
+        snprintf(ret, size, "; make room, or raise --max-database");
+}
+
+bool bp_ballast_take(struct bp_store *store, size_t weight)
+{
     /* What is written may lie in the log and in the database at once. */
-    if (fstatvfs(store->lock_fd, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < ROOM + 2 * (uint64_t)weight)
+    if (room(store) < ROOM + 2 * (uint64_t)weight)
         return false;
     if (store->ballast)
         return true;

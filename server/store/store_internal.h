@@ -179,6 +179,10 @@ void bp_upload_end(struct bp_store *store, struct bp_upload *upload);
 /* Makes the ballast where it is missing. False: the disk is too full for a write of so many bytes. */
 bool bp_ballast_take(struct bp_store *store, size_t weight);
 void bp_ballast_drop(struct bp_store *store);
+/* Before the database is opened: drops the ballast where the disk has no room for that. */
+void bp_ballast_open(struct bp_store *store);
+/* What to do about a start that found no room, to be appended to a message. */
+void bp_ballast_advice(const struct bp_store *store, char *ret, size_t size);
 uint64_t bp_store_commits(struct bp_store *store);
 void bp_db_reset(struct bp_db *db); /* every statement, after a failure left some running */
 

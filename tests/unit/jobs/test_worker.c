@@ -297,6 +297,32 @@ static void test_a_full_disk_is_no_crash(void **state)
     assert_int_equal(status_of(id), BP_JOB_FAILED);
 }
 
+static void test_a_start_without_room(void **state)
+{
+    char left[BP_ID_SIZE], queued[BP_ID_SIZE];
+    struct bp_snapshot now;
+    (void)state;
+    submit(LONG LEAVE_CHECKPOINTS "}}", left);
+    bp_jobs_wake(app.jobs);
+    stop_without_room(left);
+    submit(LONG LEAVE_CHECKPOINTS "}}", queued);
+    fault_arm(FAULT_WRITE, SQLITE_FULL, 0, true);
+    start();
+    bp_jobs_wake(app.jobs);
+    usleep(200000);
+    assert_int_equal(status_of(left), BP_JOB_RUNNING); /* as it was left */
+    assert_false(bp_jobs_snapshot(app.jobs, left, &now));
+    assert_int_equal(status_of(queued), BP_JOB_QUEUED);
+    fault_arm(FAULT_WRITE, 0, 0, false);
+    for (int i = 0; i < 100 * PATIENCE && !bp_jobs_snapshot(app.jobs, left, &now); i++)
+        usleep(10000);
+    tell(left, BP_VERB_CANCEL);
+    wait_for(left, BP_JOB_CANCELLED);
+    wait_for(queued, BP_JOB_RUNNING);
+    tell(queued, BP_VERB_CANCEL);
+    wait_for(queued, BP_JOB_CANCELLED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -306,6 +332,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_full_disk_holds_the_training_up, up, down),
         cmocka_unit_test_setup_teardown(test_told_while_it_waits_to_begin, up, down),
         cmocka_unit_test_setup_teardown(test_a_full_disk_is_no_crash, up, down),
+        cmocka_unit_test_setup_teardown(test_a_start_without_room, up, down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
