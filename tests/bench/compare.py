@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -82,11 +83,12 @@ class Peer:
     def stop(self) -> None:
         if self.process is not None:
             self.process.stdin.close()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            for end in (self.process.terminate, self.process.kill):
+                try:
+                    self.process.wait(10)
+                except subprocess.TimeoutExpired:
+                    end()
+            self.process.wait()
             self.process = None
 
 
@@ -118,7 +120,7 @@ def kinds(venv: Path, debian: str) -> Iterator[tuple[Kind, str]]:
         Kind("kann with OpenBLAS", [python, "peer_kann.py", "kann with OpenBLAS"], with_blas),
         "" if (Path(blas) / "cynn").is_dir() else f"there is no {blas}",
     )
-    java = "" if subprocess.run(["which", "java"], capture_output=True, check=False).returncode == 0 else "there is no Java"
+    java = "" if shutil.which("java") else "there is no Java"
     yield Kind("H2O-3", [python, "peer_h2o.py"], all_only=True), java or missing(python, "h2o")
 
 

@@ -10,6 +10,7 @@ be. What is measured is one model of some seconds; the table is in the JVM befor
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -98,6 +99,7 @@ def measure(step: Step, seconds: float, repeat: int) -> float:
     return rows / passed
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without the JVM
 try:
     serve(f"H2O-3 {h2o.__version__}", prepare, measure)
 finally:
