@@ -11,7 +11,9 @@ static void load(void *arg, int row0, int n)
 {
     const struct bp_batch *b = arg;
     const uint32_t *rows = b->rows + row0;
+    int next = b->nnext - row0 < n ? b->nnext - row0 : n;
 
+    bp_source_ask(b->source, next > 0 ? b->next + row0 : NULL, next);
     bp_source_gather(b->source, rows, n, bp_exec_input(b->exec) + (size_t)row0 * (size_t)b->source->inputs);
     for (int h = 0; h < b->graph->nheads; h++) {
         const struct bp_head *head = &b->graph->heads[h];
@@ -40,7 +42,7 @@ static bp_status check_labels(const struct bp_batch *b, int head, int n, struct 
 bp_status bp_batch_load(struct bp_batch *batch, struct bp_exec *exec, const struct bp_graph *graph,
                         const struct bp_source *source, const uint32_t *rows, int n, struct bp_error *err)
 {
-    *batch = (struct bp_batch){exec, graph, source, rows};
+    *batch = (struct bp_batch){.exec = exec, .graph = graph, .source = source, .rows = rows};
     for (int h = 0; h < graph->nheads; h++) {
         const struct bp_targets *targets = bp_exec_targets(exec, h);
         bp_status status = BP_OK;
@@ -57,4 +59,10 @@ bp_status bp_batch_load(struct bp_batch *batch, struct bp_exec *exec, const stru
     }
     bp_exec_feed(exec, load, batch);
     return BP_OK;
+}
+
+void bp_batch_expect(struct bp_batch *batch, const uint32_t *rows, int n)
+{
+    batch->next = rows;
+    batch->nnext = n;
 }

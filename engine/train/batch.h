@@ -15,7 +15,8 @@ struct bp_batch {
     struct bp_exec *exec;
     const struct bp_graph *graph;
     const struct bp_source *source;
-    const uint32_t *rows;
+    const uint32_t *rows, *next; /* next: see bp_batch_expect */
+    int nnext;
 };
 
 /* Gathers labels and weights of rows[0..n) into exec, and has its next pass, a bp_exec_pass of these n rows, gather the
@@ -23,5 +24,9 @@ struct bp_batch {
  * (the message names the row): the batch must not be run then. */
 bp_status bp_batch_load(struct bp_batch *batch, struct bp_exec *exec, const struct bp_graph *graph,
                         const struct bp_source *source, const uint32_t *rows, int n, struct bp_error *err);
+
+/* Says which rows the batch after this one begins with: who loads a row of this one in the pass asks the memory for the
+ * same row of that one, which then has a whole step to come into its cache. */
+void bp_batch_expect(struct bp_batch *batch, const uint32_t *rows, int n);
 
 #endif

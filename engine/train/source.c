@@ -9,6 +9,7 @@
  */
 #include "train/source.h"
 
+#include "base/memory.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -16,6 +17,8 @@
 
 #define BLOCK_ROWS 32   /* rows of a block: sources and outputs of usual widths stay in the second-level cache */
 #define TABLE_WORTH 512 /* bytes to convert from which a table of 256 values is cheaper */
+#define NEAR_BYTES (512 << 10) /* of a table that the second-level cache holds beside the network */
+#define ASK_BYTES 256          /* of a row that are asked for; what comes behind, the processor sees coming */
 
 size_t bp_column_size(enum bp_column_type type)
 {
@@ -241,6 +244,23 @@ void bp_source_gather(const struct bp_source *source, const uint32_t *rows, int 
     }
 }
 
+void bp_source_ask(const struct bp_source *source, const uint32_t *rows, int n)
+{
+    size_t bytes = source->stride < ASK_BYTES ? source->stride : ASK_BYTES;
+
+    if (source->steps > 0 || source->nrows <= NEAR_BYTES / source->stride) {
+        return;
+    }
+    for (int r = 0; r < n; r++) {
+        const uint8_t *row = row_at(source, rows[r], 0);
+
+        for (size_t at = 0; at < bytes; at += BP_CACHE_LINE) {
+            __builtin_prefetch(row + at, 0, 2); /* into the second-level cache */
+        }
+        __builtin_prefetch(row + source->stride - 1, 0, 2); /* where targets are */
+    }
+}
+
 void bp_source_gather_labels(const struct bp_source *source, int head, const uint32_t *rows, int n, int32_t *label)
 {
     const struct bp_target *t = &source->targets[head];
@@ -292,6 +312,12 @@ void bp_source_gather_weights(const struct bp_source *source, int head, const ui
 {
     const struct bp_target *t = &source->targets[head];
 
+    if (!source->weighted && t->class_weights == NULL) {
+        for (int r = 0; r < n; r++) {
+            weight[r] = 1.0f;
+        }
+        return;
+    }
     for (int r = 0; r < n; r++) {
         double w = source->weighted ? load(source->weight_type, row_at(source, rows[r], source->weight_offset)) : 1.0;
 

@@ -85,6 +85,10 @@ struct bp_source {
 /* Gathers rows[0..n) (indices into the source) into x, (n, inputs); a window's rows in their order. */
 void bp_source_gather(const struct bp_source *source, const uint32_t *rows, int n, float *x);
 
+/* Asks the memory for rows that will be gathered soon; returns at once. A table that is in the cache anyway is left alone,
+ * and so are windows, whose rows lie beside each other. */
+void bp_source_ask(const struct bp_source *source, const uint32_t *rows, int n);
+
 /* Gathers the target of one head: labels (n) for a class target, values (n, count) for the other kind. A class
  * that is missing or unknown gives label -1: such rows must not be in a split. The values of a class target are its
  * class as a number, (n, 1), NaN for -1: what a bce head with one output learns. */

@@ -134,6 +134,14 @@ static struct rows rows_of_step(const struct bp_trainer *t)
     return (struct rows){t->order + first, left < most ? left : most};
 }
 
+/* How many rows of the epoch's order are from this place on, as far as a batch can have them. */
+static int rows_behind(const struct bp_trainer *t, const uint32_t *place)
+{
+    ptrdiff_t left = t->order + t->split->count[BP_TRAIN] - place;
+
+    return left < t->config.batch_size ? (int)left : (int)t->config.batch_size;
+}
+
 /* Forward and backward pass of one micro-batch, the k-th of the step. */
 static bp_status pass(struct bp_trainer *t, struct bp_team *team, const uint32_t *rows, int n, int k,
                       struct bp_error *err)
@@ -146,6 +154,7 @@ static bp_status pass(struct bp_trainer *t, struct bp_team *team, const uint32_t
     if (status != BP_OK) {
         return status;
     }
+    bp_batch_expect(&batch, rows + n, rows_behind(t, rows + n));
     mark(t, BP_STEP_GATHER);
     t->last = (struct bp_last_pass){rows, n, counter};
     loss = bp_exec_pass(t->exec, team, n, true, t->config.seed, counter);
