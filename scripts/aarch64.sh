@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 say() { printf '\n=== %s (%s s)\n' "$*" "$SECONDS"; }
 
 case "${1:-}" in
-'') unit='^(base_|kernels_|graph_test_same_bytes|train_test_golden)' bytes=test_any ;;
+'') unit='^(base_|kernels_|graph_test_same_bytes|train_test_golden)' bytes='test_any or pause' ;;
 --full) unit=. bytes='' ;;
 *)
   sed -n '2,9s/^# \{0,1\}//p' "$0" >&2

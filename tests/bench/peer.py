@@ -79,7 +79,7 @@ def random_table(request: Request, rows_max: int, work: float) -> tuple[np.ndarr
     workload, random = request.workload, np.random.default_rng(0)
     sizes = [workload["input"][0], *(layer[1] for layer in workload["layers"])]
     weights = sum(inputs * outputs for inputs, outputs in pairwise(sizes))
-    rows = min(workload["rows"], rows_max, max(4 * workload["batch"], int(work / weights)))
+    rows = min(workload["rows"], rows_max, max(workload["batch"], int(work / weights)))
     x = random.random((rows, sizes[0]), dtype=np.float32) * 2 - 1
     return x, random.integers(0, request.classes, rows) if request.classes else random.random(rows, dtype=np.float32)
 

@@ -14,7 +14,7 @@ import numpy as np
 from cynn import kann
 from peer import CannotExpress, Request, Step, random_table, serve
 
-ROWS_MAX, WORK = 20000, 2e9  # of an epoch, which should not take much longer than a repeat
+ROWS_MAX, WORK = 20000, 6e9  # of an epoch, which should not take much longer than a repeat
 STEP = 0.1  # seconds of a step, which is some epochs: making its threads should not show
 
 

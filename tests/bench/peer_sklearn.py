@@ -13,7 +13,7 @@ from peer import Request, Step, perceptron, random_table, serve
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from threadpoolctl import threadpool_limits
 
-ROWS_MAX, WORK = 20000, 2e9  # of an epoch, which is one step and should not take much longer than a repeat
+ROWS_MAX, WORK = 20000, 6e9  # of an epoch, which is one step and should not take much longer than a repeat
 ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "sigmoid": "logistic"}
 
 
