@@ -275,3 +275,26 @@ static void kernel_activation_gradient(enum bp_activation kind, bp_real alpha, s
 {
     loops[kind].slopes(n, alpha, x, y, dy, dx, accumulate);
 }
+
+/* --- relu that keeps bits ----------------------------------------------------------------------------------------- */
+
+static void kernel_relu(size_t n, const bp_real *x, bp_real *y, uint16_t *closed)
+{
+    for (size_t i = 0; i < n; i += LANES) {
+        int count = v16_count(i, n);
+        v16 v = relu_value(v16_load_n(x + i, count), v16_zero());
+        v16_store_n(y + i, v, count);
+        *closed++ = v16_mask_bits(v16_at_most(v, v16_zero()));
+    }
+}
+
+static void kernel_relu_gradient(size_t n, const uint16_t *closed, const bp_real *dy, bp_real *dx, bool accumulate)
+{
+    for (size_t i = 0; i < n; i += LANES) {
+        int count = v16_count(i, n);
+        v16 d = v16_select(v16_mask_of(*closed++), v16_zero(), v16_load_n(dy + i, count));
+        if (accumulate)
+            d = v16_add(v16_load_n(dx + i, count), d);
+        v16_store_n(dx + i, d, count);
+    }
+}

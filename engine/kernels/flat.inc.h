@@ -152,7 +152,8 @@ static void kernel_adam(size_t n, const struct bp_update *u, bp_real *p, const b
         .row_norm_products = kernel_row_norm_products, .name = title, .loss_terms = kernel_loss_terms,               \
         .cross_entropy_smooth = kernel_cross_entropy_smooth, .multi_margin = kernel_multi_margin,                    \
         .kl_div = kernel_kl_div, .pack = kernel_pack, .gemm = kernel_gemm, .activation = kernel_activation,          \
-        .activation_gradient = kernel_activation_gradient, .softmax = kernel_softmax,                                \
+        .activation_gradient = kernel_activation_gradient, .relu = kernel_relu,                                      \
+        .relu_gradient = kernel_relu_gradient, .softmax = kernel_softmax,                                            \
         .softmax_gradient = kernel_softmax_gradient, .cross_entropy = kernel_cross_entropy, .bce = kernel_bce,       \
         .gather = kernel_gather, .mse = kernel_mse, .column_sum = kernel_column_sum, .add = kernel_add,              \
         .scale = kernel_scale, .sum_squares = kernel_sum_squares, .patches = kernel_patches,                         \

@@ -203,6 +203,10 @@ struct bp_kernels {
     /* dx = dy f'(x), or dx += where accumulate. Uses y where f' is a function of it, x else. dx may be dy. */
     void (*activation_gradient)(enum bp_activation kind, bp_real alpha, size_t n, const bp_real *x, const bp_real *y,
                                 const bp_real *dy, bp_real *dx, bool accumulate);
+    /* The same for relu, whose forward pass leaves what the backward pass needs in bits: bit i mod 16 of closed[i / 16]
+     * is set where the slope at element i is 0. */
+    void (*relu)(size_t n, const bp_real *x, bp_real *y, uint16_t *closed);
+    void (*relu_gradient)(size_t n, const uint16_t *closed, const bp_real *dy, bp_real *dx, bool accumulate);
     /* softmax, or log_softmax, along each row of (rows, n); y may be x. */
     void (*softmax)(bool logarithm, int rows, int n, const bp_real *x, bp_real *y);
     void (*softmax_gradient)(bool logarithm, int rows, int n, const bp_real *y, const bp_real *dy, bp_real *dx,

@@ -112,6 +112,19 @@ V16_INLINE v16m v16_first(int n)
     return (v16m){_mm256_castsi256_ps(m.low), _mm256_castsi256_ps(m.high)};
 }
 
+V16_INLINE uint16_t v16_mask_bits(v16m m) /* bit i: lane i */
+{
+    return (uint16_t)(_mm256_movemask_ps(m.low) | _mm256_movemask_ps(m.high) << 8);
+}
+
+V16_INLINE v16m v16_mask_of(uint16_t bits)
+{
+    const __m256i low = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), high = _mm256_slli_epi32(low, 8);
+    __m256i all = _mm256_set1_epi32(bits);
+    return (v16m){_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(all, low), low)),
+                  _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(all, high), high))};
+}
+
 V16_INLINE float v16_lane0(v16 a)
 {
     return _mm256_cvtss_f32(a.low);

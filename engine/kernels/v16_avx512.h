@@ -86,6 +86,16 @@ V16_INLINE v16m v16_first(int n) /* the first n lanes */
     return (__mmask16)((1u << n) - 1);
 }
 
+V16_INLINE uint16_t v16_mask_bits(v16m m) /* bit i: lane i */
+{
+    return (uint16_t)m;
+}
+
+V16_INLINE v16m v16_mask_of(uint16_t bits)
+{
+    return (__mmask16)bits;
+}
+
 V16_INLINE float v16_lane0(v16 a)
 {
     return _mm512_cvtss_f32(a);

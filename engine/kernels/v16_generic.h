@@ -139,6 +139,19 @@ V16_INLINE v16m v16_first(int n)
     V16_EACH(v16m, i < n);
 }
 
+V16_INLINE uint16_t v16_mask_bits(v16m m) /* bit i: lane i */
+{
+    unsigned bits = 0;
+    for (int i = 0; i < LANES; i++)
+        bits |= (unsigned)(m.lane[i] != 0) << i;
+    return (uint16_t)bits;
+}
+
+V16_INLINE v16m v16_mask_of(uint16_t bits)
+{
+    V16_EACH(v16m, bits >> i & 1);
+}
+
 V16_INLINE bp_real v16_lane0(v16 a)
 {
     return a.lane[0];

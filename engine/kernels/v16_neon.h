@@ -176,6 +176,22 @@ V16_INLINE v16m v16_first(int n) /* the first n lanes */
                   vcltq_s32(i, vdupq_n_s32(n - 12))};
 }
 
+V16_INLINE uint16_t v16_mask_bits(v16m m) /* bit i: lane i */
+{
+    static const uint32_t bit[4] = {1, 2, 4, 8};
+    uint32x4_t b = vld1q_u32(bit);
+    return (uint16_t)(vaddvq_u32(vandq_u32(m.a, b)) | vaddvq_u32(vandq_u32(m.b, b)) << 4 |
+                      vaddvq_u32(vandq_u32(m.c, b)) << 8 | vaddvq_u32(vandq_u32(m.d, b)) << 12);
+}
+
+V16_INLINE v16m v16_mask_of(uint16_t bits)
+{
+    static const uint32_t bit[4] = {1, 2, 4, 8};
+    uint32x4_t b = vld1q_u32(bit), all = vdupq_n_u32(bits);
+    return (v16m){vtstq_u32(all, b), vtstq_u32(vshrq_n_u32(all, 4), b), vtstq_u32(vshrq_n_u32(all, 8), b),
+                  vtstq_u32(vshrq_n_u32(all, 12), b)};
+}
+
 V16_INLINE float v16_lane0(v16 x)
 {
     return vgetq_lane_f32(x.a, 0);

@@ -4,7 +4,9 @@
  *   backward  dx = dy f'(x): the error signal times the slope at the point where the forward pass was; for softmax
  *             the product with the Jacobian, y (dy - <y, dy>)
  *
- * Many slopes are functions of the value y alone; then the forward pass may run in place.
+ * Many slopes are functions of the value y alone; then the forward pass may run in place. The relu of an image or a
+ * sequence keeps a bit an element instead of y: pools and sums do not need y either, and it is the largest of all values
+ * of such a network, so that writing it to memory and reading it again costs more than computing it.
  *
  * Threads: pure functions of the call.
  */
@@ -31,6 +33,11 @@ static const unsigned needs_of[BP_ACTIVATION_COUNT] = {
     [BP_SOFTMAX] = BP_NEEDS_Y,
     [BP_LOG_SOFTMAX] = BP_NEEDS_Y,
 };
+
+static bool keeps_bits(const struct bp_node *node)
+{
+    return node->u.activation.kind == BP_RELU && node->shape.rank > 1;
+}
 
 static bool along_rows(enum bp_activation kind)
 {
@@ -59,14 +66,14 @@ static bp_status infer(struct bp_graph *graph, struct bp_node *node, struct bp_e
 
 static unsigned needs(const struct bp_node *node, enum bp_phase phase)
 {
-    return phase == BP_PHASE_BACKWARD ? needs_of[node->u.activation.kind] : 0;
+    return phase == BP_PHASE_BACKWARD && !keeps_bits(node) ? needs_of[node->u.activation.kind] : 0;
 }
 
 static enum bp_by_columns by_columns(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase,
                                      int rows)
 {
     (void)graph, (void)phase, (void)rows;
-    return along_rows(node->u.activation.kind) ? BP_COLUMNS_NEVER : BP_COLUMNS_JOIN;
+    return along_rows(node->u.activation.kind) || keeps_bits(node) ? BP_COLUMNS_NEVER : BP_COLUMNS_JOIN;
 }
 
 static bool in_place(const struct bp_node *node, enum bp_phase phase)
@@ -80,11 +87,38 @@ static int64_t flops(const struct bp_graph *graph, const struct bp_node *node, e
     return phase == BP_PHASE_PARAMETERS ? 0 : bp_shape_elements(&node->shape);
 }
 
+/* Elements of the workspace for the bits of a row, words of 16. */
+static size_t bits_row(const struct bp_node *node)
+{
+    size_t bytes = (size_t)((bp_shape_elements(&node->shape) + 15) / 16) * sizeof(uint16_t);
+    return (bytes + sizeof(bp_real) - 1) / sizeof(bp_real);
+}
+
+static struct bp_extent workspace(const struct bp_graph *graph, const struct bp_node *node)
+{
+    (void)graph;
+    return (struct bp_extent){.row = keeps_bits(node) ? bits_row(node) : 0};
+}
+
+static void relu(const struct bp_call *call, size_t n, bool backward)
+{
+    size_t bits = bits_row(call->node);
+    for (size_t r = 0, at = 0; r < (size_t)call->rows; r++, at += n) {
+        uint16_t *closed = (uint16_t *)(call->workspace + r * bits);
+        if (backward)
+            call->kernels->relu_gradient(n, closed, call->dy + at, call->dx[0] + at, call->add & 1);
+        else
+            call->kernels->relu(n, call->x[0] + at, call->y + at, closed);
+    }
+}
+
 static void forward(const struct bp_call *call)
 {
     const struct bp_activation_config *config = &call->node->u.activation;
     int n = (int)bp_shape_elements(&call->node->shape);
-    if (along_rows(config->kind))
+    if (keeps_bits(call->node))
+        relu(call, (size_t)n, false);
+    else if (along_rows(config->kind))
         call->kernels->softmax(config->kind == BP_LOG_SOFTMAX, call->rows, n, call->x[0], call->y);
     else {
         struct bp_runs runs = bp_call_runs(call, (size_t)n);
@@ -99,7 +133,9 @@ static void backward(const struct bp_call *call)
     const struct bp_activation_config *config = &call->node->u.activation;
     int n = (int)bp_shape_elements(&call->node->shape);
     bool add = call->add & 1;
-    if (along_rows(config->kind))
+    if (keeps_bits(call->node))
+        relu(call, (size_t)n, true);
+    else if (along_rows(config->kind))
         call->kernels->softmax_gradient(config->kind == BP_LOG_SOFTMAX, call->rows, n, call->y, call->dy, call->dx[0],
                                         add);
     else {
@@ -118,6 +154,7 @@ const struct bp_op bp_op_activation = {
     .in_place = in_place,
     .by_columns = by_columns,
     .needs = needs,
+    .workspace = workspace,
     .flops = flops,
     .forward = forward,
     .backward = backward,

@@ -145,6 +145,30 @@ static void test_nan_stays(void **state)
         }
 }
 
+/* relu with bits gives what relu gives without, every awkward number included, and so does its gradient. */
+static void test_relu_with_bits(void **state)
+{
+    (void)state;
+    const struct bp_kernels *tables[3];
+    float in[101], signal[101], out[2][101], sent[2][101];
+    uint16_t closed[7];
+    for (int number = 0, n = tables_here(tables); number < 2 * n; number++) {
+        const struct bp_kernels *k = tables[number / 2];
+        bool add = number % 2;
+        for (size_t i = 0; i < 101; i++) {
+            in[i] = awkward(21, i, true);
+            signal[i] = awkward(22, i, true);
+            sent[0][i] = sent[1][i] = plain(23, i);
+        }
+        k->activation(BP_RELU, 0, 101, in, out[0]);
+        k->activation_gradient(BP_RELU, 0, 101, NULL, out[0], signal, sent[0], add);
+        k->relu(101, in, out[1], closed);
+        k->relu_gradient(101, closed, signal, sent[1], add);
+        assert_true(same_bits(out[0], out[1], 101));
+        assert_true(same_bits(sent[0], sent[1], 101));
+    }
+}
+
 static void test_softmax(void **state)
 {
     (void)state;
@@ -386,6 +410,7 @@ int main(void)
         cmocka_unit_test(test_activations),
         cmocka_unit_test(test_slopes_at_the_kinks),
         cmocka_unit_test(test_nan_stays),
+        cmocka_unit_test(test_relu_with_bits),
         cmocka_unit_test(test_softmax),
         cmocka_unit_test(test_cross_entropy),
         cmocka_unit_test(test_bce_and_mse),
