@@ -48,14 +48,16 @@ static void kernel_pack(bp_real *dst, const bp_real *src, int k, int n, size_t r
     }
 }
 
-/* C for `rows` rows and `panels` panels, of which the last has `columns` columns in use. `rows` and `panels` are
- * constants wherever this is called. */
-V16_INLINE void tile(const int rows, const int panels, const struct bp_gemm *g, int i, int j, int columns)
+/* C for `rows` rows and `panels` panels, of which the last has `columns` columns in use. `rows`, `panels` and `packed`
+ * (whether B is) are constants wherever this is called. */
+V16_INLINE void tile(const int rows, const int panels, const bool packed, const struct bp_gemm *g, int i, int j,
+                     int columns)
 {
     const size_t k = (size_t)g->k, step = g->a_col, stride = g->a_row;
+    const size_t b_row = packed ? BP_PANEL : g->b_row, b_panel = packed ? k * BP_PANEL : BP_PANEL;
     /* One pointer for three rows: the others are within reach of an address with a scaled index. */
     const bp_real *a[(TILE_ROWS + 2) / 3];
-    const bp_real *b = g->b + (size_t)j * k;
+    const bp_real *b = g->b + (size_t)(j / BP_PANEL) * b_panel;
     v16 sum[TILE_ROWS][TILE_PANELS];
     BP_UNROLL
     for (int r = 0; r < rows; r += 3)
@@ -70,7 +72,7 @@ V16_INLINE void tile(const int rows, const int panels, const struct bp_gemm *g, 
         v16 row[TILE_PANELS];
         BP_UNROLL
         for (int q = 0; q < panels; q++)
-            row[q] = v16_load(b + (size_t)q * k * BP_PANEL);
+            row[q] = v16_load(b + (size_t)q * b_panel);
         BP_UNROLL
         for (int r = 0; r < rows; r++) {
             v16 x = v16_set(a[r / 3][(size_t)(r % 3) * stride]);
@@ -78,7 +80,7 @@ V16_INLINE void tile(const int rows, const int panels, const struct bp_gemm *g, 
             for (int q = 0; q < panels; q++)
                 sum[r][q] = v16_fma(x, row[q], sum[r][q]);
         }
-        b += BP_PANEL;
+        b += b_row;
         BP_UNROLL
         for (int r = 0; r < rows; r += 3)
             a[r / 3] += step;
@@ -105,11 +107,11 @@ V16_INLINE void tile(const int rows, const int panels, const struct bp_gemm *g, 
 
 #define TILE_CASE(rows)                                                                                              \
     case rows:                                                                                                       \
-        tile(rows, panels, g, i, j, columns);                                                                        \
+        tile(rows, panels, packed, g, i, j, columns);                                                                \
         break;
 
 /* All row blocks over one group of panels. */
-V16_INLINE void stripe(const int panels, const struct bp_gemm *g, int j, int columns)
+V16_INLINE void stripe(const int panels, const bool packed, const struct bp_gemm *g, int j, int columns)
 {
     int blocks = (g->m + TILE_ROWS - 1) / TILE_ROWS;
     for (int block = 0, i = 0; block < blocks; block++) {
@@ -136,15 +138,23 @@ V16_INLINE void stripe(const int panels, const struct bp_gemm *g, int j, int col
     }
 }
 
-static void kernel_gemm(const struct bp_gemm *g)
+V16_INLINE void stripes(const bool packed, const struct bp_gemm *g)
 {
     int j = 0;
 #if TILE_PANELS == 2
     for (; g->n - j > BP_PANEL; j += 2 * BP_PANEL) {
         int left = g->n - j - BP_PANEL;
-        stripe(2, g, j, left < BP_PANEL ? left : BP_PANEL);
+        stripe(2, packed, g, j, left < BP_PANEL ? left : BP_PANEL);
     }
 #endif
     for (; j < g->n; j += BP_PANEL)
-        stripe(1, g, j, v16_count((size_t)j, (size_t)g->n));
+        stripe(1, packed, g, j, v16_count((size_t)j, (size_t)g->n));
+}
+
+static void kernel_gemm(const struct bp_gemm *g)
+{
+    if (g->b_row == 0)
+        stripes(true, g);
+    else
+        stripes(false, g);
 }

@@ -50,7 +50,8 @@ enum bp_loss_term { BP_TERM_BCE, BP_TERM_MAE, BP_TERM_HUBER, BP_TERM_HINGE, BP_T
 
 /* C = A B (+ bias), or C = C + A B.
  *   A (m, k): element (i, p) at a[i * a_row + p * a_col]; one of the two strides is 1
- *   B (k, n): packed by pack(): panel j/16 starts at b + (j/16) * k * 16 and holds row p as 16 columns
+ *   B (k, n): packed by pack(): panel j/16 starts at b + (j/16) * k * 16 and holds row p as 16 columns; or, where b_row is
+ *             not 0, row-major with n a multiple of 16, element (p, j) at b[p * b_row + j]
  *   C (m, n): row-major, element (i, j) at c[i * c_row + j]
  * Each element is ((+0 fma chain over p) + bias[j]), or + row_bias[i], or c + (chain) where accumulate is set (no bias
  * then); at most one of the three. */
@@ -59,6 +60,7 @@ struct bp_gemm {
     const bp_real *a;
     size_t a_row, a_col;
     const bp_real *b;
+    size_t b_row;
     bp_real *c;
     size_t c_row;
     const bp_real *bias;     /* n values, or NULL */

@@ -6,7 +6,8 @@
  *
  * The first two are row-local, or run by columns where the layer has more weights than activations. The last sums over the batch: in chunks of BP_ROW_CHUNK rows, each chunk one chain of
  * fma per element, the chunks' sums added in ascending order. Its grid cuts dW into tiles; a task packs its columns
- * of X chunk by chunk into scratch and multiplies them by its rows of dY^T, so no two tasks write the same element.
+ * of X chunk by chunk into scratch, unless a chunk is small, and multiplies them by its rows of dY^T, so no two tasks write
+ * the same element.
  *
  * Threads: pure functions of the call.
  */
@@ -25,6 +26,12 @@ enum { WEIGHT, BIAS };
 #define TILE_IN_MIN 64
 #define TILE_IN_MAX 256
 #define TILE_ELEMENTS 16384
+
+/* Elements of a chunk of X that stay in the first-level cache beside a tile: they need no packing. */
+#define BARE_ELEMENTS 8192
+
+/* Inputs of a layer of one unit up to which its rows are turned in the cache. */
+#define ONE_UNIT_INPUTS 512
 
 static int inputs_of(const struct bp_graph *graph, const struct bp_node *node)
 {
@@ -47,6 +54,12 @@ static int tile_columns(int outputs)
     int rows = tile_rows(outputs);
     int columns = (TILE_ELEMENTS / rows + BP_PANEL - 1) / BP_PANEL * BP_PANEL;
     return columns < TILE_IN_MIN ? TILE_IN_MIN : columns > TILE_IN_MAX ? TILE_IN_MAX : columns;
+}
+
+/* Of one unit: y^T (1, rows) = w X^T + b. A lane is a row, where otherwise 15 of 16 lanes would be idle. */
+static bool is_one_unit(const struct bp_graph *graph, const struct bp_node *node)
+{
+    return outputs_of(node) == 1 && inputs_of(graph, node) <= ONE_UNIT_INPUTS;
 }
 
 /* A product (rows, n) = (rows, k) (k, n) by columns has each thread read its part of the weights and all of its
@@ -131,9 +144,33 @@ static int64_t flops(const struct bp_graph *graph, const struct bp_node *node, e
     return 2 * (int64_t)inputs_of(graph, node) * outputs_of(node);
 }
 
+static void forward_one_unit(const struct bp_call *call)
+{
+    const struct bp_node *node = call->node;
+    const struct bp_tensor *tensors = call->graph->tensors;
+    int in = inputs_of(call->graph, node);
+    call->kernels->pack(call->scratch, call->x[0], in, call->rows, 1, (size_t)in);
+    call->kernels->gemm(&(struct bp_gemm){
+        .m = 1,
+        .n = call->rows,
+        .k = in,
+        .a = call->params + tensors[node->tensor[WEIGHT]].offset,
+        .a_row = (size_t)in,
+        .a_col = 1,
+        .b = call->scratch,
+        .c = call->y,
+        .c_row = (size_t)call->rows,
+        .row_bias = node->u.dense.use_bias ? call->params + tensors[node->tensor[BIAS]].offset : NULL,
+    });
+}
+
 static void forward(const struct bp_call *call)
 {
     const struct bp_node *node = call->node;
+    if (is_one_unit(call->graph, node)) {
+        forward_one_unit(call);
+        return;
+    }
     int in = inputs_of(call->graph, node), out = outputs_of(node);
     int first = call->column, n = call->columns > 0 ? call->columns : out;
     bool biased = node->u.dense.use_bias;
@@ -181,7 +218,8 @@ static int grid(const struct bp_graph *graph, const struct bp_node *node, enum b
 
 static size_t scratch(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase, int rows)
 {
-    (void)graph, (void)rows;
+    if (phase == BP_PHASE_FORWARD && is_one_unit(graph, node))
+        return bp_panels_size(inputs_of(graph, node), rows);
     return phase == BP_PHASE_PARAMETERS ? bp_panels_size(BP_ROW_CHUNK, tile_columns(outputs_of(node))) : 0;
 }
 
@@ -203,7 +241,9 @@ static void parameters(const struct bp_call *call)
         int rows = call->rows - row < BP_ROW_CHUNK ? call->rows - row : BP_ROW_CHUNK;
         const bp_real *dy = call->dy + (size_t)row * (size_t)out + o0;
         const bp_real *x = call->x[0] + (size_t)row * (size_t)in + i0;
-        kernels->pack(call->scratch, x, rows, nin, (size_t)in, 1);
+        bool bare = in % BP_PANEL == 0 && in <= BARE_ELEMENTS / rows;
+        if (!bare)
+            kernels->pack(call->scratch, x, rows, nin, (size_t)in, 1);
         kernels->gemm(&(struct bp_gemm){
             .m = nout,
             .n = nin,
@@ -211,7 +251,8 @@ static void parameters(const struct bp_call *call)
             .a = dy,
             .a_row = 1,
             .a_col = (size_t)out,
-            .b = call->scratch,
+            .b = bare ? x : call->scratch,
+            .b_row = bare ? (size_t)in : 0,
             .c = dw,
             .c_row = (size_t)in,
             .accumulate = row > 0,
