@@ -1,5 +1,6 @@
-/* json_text.c: arrays, objects and reals are written here; strings and the rest by Jansson. Recursion is as deep as
- * the value, and every value in the daemon is either made by it or was checked for depth when it came in. */
+/* json_text.c: all is written here but strings that need an escape, which are left to Jansson: it sets up tables anew for
+ * each value that it is given. Recursion is as deep as the value, and every value in the daemon is either made by it or
+ * was checked for depth when it came in. */
 #include "json_text.h"
 
 #include <math.h>
@@ -50,6 +51,46 @@ static int put_real(double value, struct out *o)
     return put(text, strlen(text), o);
 }
 
+static int put_integer(json_int_t value, struct out *o)
+{
+    char text[BP_NUMBER_TEXT];
+    int n = snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, value);
+    return put(text, (size_t)n, o);
+}
+
+/* Jansson's strings are UTF-8, which JSON takes as it is: only these have an escape. */
+static bool is_plain(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)text[i] < 0x20 || text[i] == '"' || text[i] == '\\' || text[i] == 0x7f)
+            return false;
+    return true;
+}
+
+static int put_plain(const char *text, size_t n, struct out *o)
+{
+    return put("\"", 1, o) || put(text, n, o) || put("\"", 1, o) ? -1 : 0;
+}
+
+static int put_string(const json_t *json, struct out *o)
+{
+    const char *text = json_string_value(json);
+    size_t n = json_string_length(json);
+    return is_plain(text, n) ? put_plain(text, n, o)
+                             : json_dump_callback(json, put, o, JSON_ENCODE_ANY | JSON_COMPACT);
+}
+
+static int put_key(const char *key, struct out *o)
+{
+    size_t n = strlen(key);
+    if (is_plain(key, n))
+        return put_plain(key, n, o);
+    json_t *name = json_string(key);
+    int failed = name ? put_string(name, o) : -1;
+    json_decref(name);
+    return failed;
+}
+
 static int put_value(const json_t *json, struct out *o);
 
 static int put_array(const json_t *json, struct out *o)
@@ -71,11 +112,7 @@ static int put_object(const json_t *json, struct out *o)
     if (put("{", 1, o))
         return -1;
     json_object_foreach(object, key, value) {
-        json_t *name = json_string(key);
-        int failed =
-            !name || (!first && put(",", 1, o)) || put_value(name, o) || put(":", 1, o) || put_value(value, o);
-        json_decref(name);
-        if (failed)
+        if ((!first && put(",", 1, o)) || put_key(key, o) || put(":", 1, o) || put_value(value, o))
             return -1;
         first = false;
     }
@@ -89,11 +126,20 @@ static int put_value(const json_t *json, struct out *o)
         return put_object(json, o);
     case JSON_ARRAY:
         return put_array(json, o);
+    case JSON_STRING:
+        return put_string(json, o);
+    case JSON_INTEGER:
+        return put_integer(json_integer_value(json), o);
     case JSON_REAL:
         return put_real(json_real_value(json), o);
-    default:
-        return json_dump_callback(json, put, o, JSON_ENCODE_ANY | JSON_COMPACT);
+    case JSON_TRUE:
+        return put("true", 4, o);
+    case JSON_FALSE:
+        return put("false", 5, o);
+    case JSON_NULL:
+        return put("null", 4, o);
     }
+    return -1;
 }
 
 char *bp_json_text(const json_t *json)
