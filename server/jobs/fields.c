@@ -7,7 +7,6 @@
  */
 #include "jobs/fields.h"
 
-#include <ctype.h>
 #include <string.h>
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
@@ -25,45 +24,65 @@ bool bp_field_read_only(const char *name)
 }
 
 /* --- matching ---------------------------------------------------------------------------------------------------- */
-/* The letters and digits of a name in lower case, without a framework's prefix ("torch.nn.Linear"). */
-static void squeeze(const char *word, size_t length, char *ret, size_t size)
+/* Skips a framework's prefix ("torch.nn.Linear"). */
+static const char *without_framework(const char *word)
 {
     static const char *const frameworks[] = {"nn.", "torch.", "optim.", "keras.", "tf.", "flax.", "F."};
-    for (size_t i = 0; i < N(frameworks); i++)
-        if (length > strlen(frameworks[i]) && strncmp(word, frameworks[i], strlen(frameworks[i])) == 0)
-            for (size_t k = length; k > 0; k--)
-                if (word[k - 1] == '.') {
-                    word += k;
-                    length -= k;
-                    break;
-                }
-    size_t n = 0;
-    for (size_t i = 0; i < length && n + 1 < size; i++)
-        if (word[i] != '_' && word[i] != '-' && word[i] != ' ')
-            ret[n++] = (char)tolower((unsigned char)word[i]);
-    ret[n] = 0;
+    const char *dot = strrchr(word, '.');
+    for (size_t i = 0; dot && i < N(frameworks); i++)
+        if (strncmp(word, frameworks[i], strlen(frameworks[i])) == 0)
+            return dot + 1;
+    return word;
+}
+
+static bool is_blank(char c)
+{
+    return c == '_' || c == '-' || c == ' ';
+}
+
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+/* Whether a word has the letters and digits of the first `length` bytes of a name. */
+static bool same_letters(const char *word, const char *name, size_t length)
+{
+    const char *end = name + length;
+    for (;;) {
+        while (is_blank(*word))
+            word++;
+        while (name < end && is_blank(*name))
+            name++;
+        if (name == end || !*word)
+            return name == end && !*word;
+        if (lower(*word++) != lower(*name++))
+            return false;
+    }
+}
+
+/* Whether a word without its prefix is another spelling of a name, or of an alias. */
+static bool spells(const char *word, const char *name, const char *aliases)
+{
+    if (word[strspn(word, "_- ")] == 0)
+        return false;
+    if (same_letters(word, name, strlen(name)))
+        return true;
+    for (const char *p = aliases; p && *p;) {
+        size_t length = strcspn(p, " ");
+        if (same_letters(word, p, length))
+            return true;
+        p += length;
+        p += strspn(p, " ");
+    }
+    return false;
 }
 
 enum bp_match bp_field_match(const char *word, const char *name, const char *aliases)
 {
-    char a[80], b[80];
     if (strcmp(word, name) == 0)
         return BP_MATCH_EXACT;
-    if (strlen(word) >= sizeof a)
-        return BP_MATCH_NONE;
-    squeeze(word, strlen(word), a, sizeof a);
-    squeeze(name, strlen(name), b, sizeof b);
-    if (a[0] && strcmp(a, b) == 0)
-        return BP_MATCH_ALIAS;
-    for (const char *p = aliases; p && *p;) {
-        size_t length = strcspn(p, " ");
-        squeeze(p, length, b, sizeof b);
-        if (a[0] && strcmp(a, b) == 0)
-            return BP_MATCH_ALIAS;
-        p += length;
-        p += strspn(p, " ");
-    }
-    return BP_MATCH_NONE;
+    return spells(without_framework(word), name, aliases) ? BP_MATCH_ALIAS : BP_MATCH_NONE;
 }
 
 const struct bp_kind *bp_family_find(const struct bp_family *family, const char *word, enum bp_match *ret_match)
@@ -73,8 +92,9 @@ const struct bp_kind *bp_family_find(const struct bp_family *family, const char 
             *ret_match = BP_MATCH_EXACT;
             return &family->kinds[i];
         }
+    word = without_framework(word);
     for (size_t i = 0; i < family->n; i++)
-        if (bp_field_match(word, family->kinds[i].name, family->kinds[i].aliases) != BP_MATCH_NONE) {
+        if (spells(word, family->kinds[i].name, family->kinds[i].aliases)) {
             *ret_match = BP_MATCH_ALIAS;
             return &family->kinds[i];
         }
@@ -88,8 +108,9 @@ const struct bp_field *bp_object_find(const struct bp_object *object, const char
             *ret_match = BP_MATCH_EXACT;
             return &object->fields[i];
         }
+    word = without_framework(word);
     for (size_t i = 0; i < object->n; i++)
-        if (bp_field_match(word, object->fields[i].name, object->fields[i].aliases) != BP_MATCH_NONE) {
+        if (spells(word, object->fields[i].name, object->fields[i].aliases)) {
             *ret_match = BP_MATCH_ALIAS;
             return &object->fields[i];
         }

@@ -197,8 +197,8 @@ static json_t *check(struct spec_work *w, const struct bp_field *f, const json_t
 /* A given field. null without a default is the same as leaving it out. */
 static void check_given(struct spec_work *w, const struct bp_field *f, const json_t *v, json_t *out)
 {
-    json_t *initial = initial_of(w, f);
     bool off = (f->flags & BP_SWITCH) && (json_is_false(v) || json_is_null(v));
+    json_t *initial = off || (f->flags & BP_LATER) ? initial_of(w, f) : NULL;
     json_t *value = check(w, f, off ? initial : v);
     if (value && (f->flags & BP_LATER) && !json_is_null(value) && !(initial && json_equal(value, initial))) {
         char *text = json_dumps(initial, JSON_ENCODE_ANY | JSON_COMPACT);

@@ -42,9 +42,9 @@ static const char *written_key(const json_t *doc, const char *name)
     json_t *value;
     if (json_object_get(doc, name))
         return name;
+    const struct bp_field *f = top_field(name);
     json_object_foreach((json_t *)doc, key, value) {
-        const struct bp_field *f = top_field(key);
-        if (f && strcmp(f->name, name) == 0)
+        if (bp_field_match(key, name, f->aliases) != BP_MATCH_NONE && top_field(key) == f)
             return key;
     }
     return name;
@@ -136,7 +136,7 @@ static const char *find_movable(const json_t *doc, const struct bp_field *f)
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)doc, key, value) {
-        if (!top_field(key) && bp_field_match(key, f->name, f->aliases) != BP_MATCH_NONE)
+        if (bp_field_match(key, f->name, f->aliases) != BP_MATCH_NONE && !top_field(key))
             return key;
     }
     return NULL;
