@@ -92,8 +92,8 @@ void bp_pool_submit(struct pool *pool, struct bp_request *r)
     pool->tail = r;
     pool->reserved--;
     pool->queued++;
-    pthread_cond_signal(&pool->wake);
     pthread_mutex_unlock(&pool->lock);
+    pthread_cond_signal(&pool->wake); /* with the lock it would wake up only to wait for that */
 }
 
 void bp_pool_stop(struct pool *pool)

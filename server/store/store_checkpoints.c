@@ -229,7 +229,7 @@ bp_status bp_store_checkpoint(struct bp_store *store, struct bp_checkpoint_row *
         struct bp_piece piece = {.fn = write_piece, .arg = &w, .weight = (size_t)(w.end - w.first) * BP_CHUNK_BYTES};
         bp_piece_begin(store, &piece);
         hash_piece(&w, w.end); /* nothing behind the last */
-        status = bp_piece_end(store, &piece, err);
+        status = bp_piece_end(&piece, err);
     }
     bp_upload_end(store, &w.upload);
     if (status == BP_OK)

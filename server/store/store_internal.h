@@ -21,6 +21,7 @@
 #include "store/store.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <sqlite3.h>
 
 #define BP_APPLICATION_ID 0x62706a64 /* "bpjd", in the header of the file */
@@ -110,8 +111,7 @@ struct bp_piece {
     void *arg;
     bp_store_done *done; /* of a post, or NULL */
     bool posted;         /* malloc'd; else on the stack of the thread that waits */
-    bool complete;       /* under mutex */
-    pthread_cond_t cond; /* of a write: complete has been set */
+    sem_t complete;      /* of a write */
     size_t weight;       /* bytes that it will write, where they are many */
     double queued_at;    /* of bp_clock, as all times below */
     bp_status status;
@@ -170,7 +170,7 @@ void bp_store_writer_stop(struct bp_store *store); /* finishes the queue; joins 
 /* bp_store_write in two steps, for a caller that has something to do meanwhile. The piece has fn, arg and weight set and
  * stays where it is until the second step, which must come, and says what became of it. */
 void bp_piece_begin(struct bp_store *store, struct bp_piece *piece);
-bp_status bp_piece_end(struct bp_store *store, struct bp_piece *piece, struct bp_error *err);
+bp_status bp_piece_end(struct bp_piece *piece, struct bp_error *err);
 void bp_store_want_sweep(struct bp_store *store);
 bool bp_store_pinned(struct bp_store *store, const char *id);
 bool bp_store_uploading(struct bp_store *store, int64_t blob);

@@ -169,21 +169,18 @@ void bp_store_figures(struct bp_store *store, struct bp_store_figures *ret)
 }
 
 /* Tells everybody from `first` up to `end`. */
-static void complete(struct bp_store *store, struct bp_piece *first, const struct bp_piece *end)
+static void complete(struct bp_piece *first, const struct bp_piece *end)
 {
     struct bp_piece *next, *posted = NULL, **tail = &posted;
-    pthread_mutex_lock(&store->mutex);
     for (struct bp_piece *p = first; p != end; p = next) {
-        next = p->next; /* a waiting thread takes its piece away as soon as we let go of the mutex */
+        next = p->next; /* a waiting thread takes its piece away as soon as it is told */
         if (p->posted) {
             *tail = p;
             tail = &p->next;
         } else {
-            p->complete = true;
-            pthread_cond_signal(&p->cond);
+            sem_post(&p->complete);
         }
     }
-    pthread_mutex_unlock(&store->mutex);
     *tail = NULL;
     for (; posted; posted = next) {
         next = posted->next;
@@ -334,7 +331,7 @@ static void *writer_main(void *arg)
         }
         for (; first; first = end) {
             end = run_group(store, first);
-            complete(store, first, end);
+            complete(first, end);
         }
         store->busy_at = bp_clock();
         tend_log(store);
@@ -365,40 +362,41 @@ void bp_store_writer_stop(struct bp_store *store)
 }
 
 /* --- handing in ------------------------------------------------------------------------------------------------- */
-/* Under the mutex. False: closing. */
+/* False: closing. */
 static bool enqueue(struct bp_store *store, struct bp_piece *p)
 {
-    if (store->closing)
-        return false;
-    p->queued_at = bp_clock();
-    *store->tail = p;
-    store->tail = &p->next;
-    store->queued++;
-    store->waiting += !p->posted;
-    /* Wake the thread for what it would not notice by itself: the first piece, a waiter, a full house. */
-    if (!p->posted || store->queued == 1 || store->queued == BP_LINGER_PIECES)
+    pthread_mutex_lock(&store->mutex);
+    bool taken = !store->closing;
+    if (taken) {
+        p->queued_at = bp_clock();
+        *store->tail = p;
+        store->tail = &p->next;
+        store->queued++;
+        store->waiting += !p->posted;
+    }
+    /* Wake the thread for what it would not notice by itself: the first piece, a waiter, a full house. Without the mutex,
+     * or it would wake up only to wait for that. */
+    bool wake = taken && (!p->posted || store->queued == 1 || store->queued == BP_LINGER_PIECES);
+    pthread_mutex_unlock(&store->mutex);
+    if (wake)
         pthread_cond_signal(&store->work);
-    return true;
+    return taken;
 }
 
 void bp_piece_begin(struct bp_store *store, struct bp_piece *p)
 {
-    pthread_cond_init(&p->cond, NULL);
-    pthread_mutex_lock(&store->mutex);
+    sem_init(&p->complete, 0, 0);
     if (!enqueue(store, p)) {
         p->status = bp_fail(&p->err, BP_STOPPED, "the store is closing");
-        p->complete = true;
+        sem_post(&p->complete);
     }
-    pthread_mutex_unlock(&store->mutex);
 }
 
-bp_status bp_piece_end(struct bp_store *store, struct bp_piece *p, struct bp_error *err)
+bp_status bp_piece_end(struct bp_piece *p, struct bp_error *err)
 {
-    pthread_mutex_lock(&store->mutex);
-    while (!p->complete)
-        pthread_cond_wait(&p->cond, &store->mutex);
-    pthread_mutex_unlock(&store->mutex);
-    pthread_cond_destroy(&p->cond);
+    while (sem_wait(&p->complete)) /* interrupted by a signal */
+        continue;
+    sem_destroy(&p->complete);
     if (p->status != BP_OK && err)
         *err = p->err;
     return p->status;
@@ -408,7 +406,7 @@ bp_status bp_store_write(struct bp_store *store, bp_store_fn *fn, void *arg, str
 {
     struct bp_piece p = {.fn = fn, .arg = arg};
     bp_piece_begin(store, &p);
-    return bp_piece_end(store, &p, err);
+    return bp_piece_end(&p, err);
 }
 
 bp_status bp_store_post(struct bp_store *store, bp_store_fn *fn, void *arg, bp_store_done *done)
@@ -420,9 +418,7 @@ bp_status bp_store_post(struct bp_store *store, bp_store_fn *fn, void *arg, bp_s
     p->arg = arg;
     p->done = done;
     p->posted = true;
-    pthread_mutex_lock(&store->mutex);
     bool taken = enqueue(store, p);
-    pthread_mutex_unlock(&store->mutex);
     if (!taken)
         free(p);
     return taken ? BP_OK : BP_STOPPED;
