@@ -8,6 +8,7 @@
 struct bp_jobs;
 struct bp_predictors;
 struct bp_job_cache;
+struct bp_table_cache;
 
 struct bp_app {
     const struct bp_config *config; /* config.h */
@@ -15,6 +16,7 @@ struct bp_app {
     struct bp_jobs *jobs;             /* queue and workers: jobs/jobs.h */
     struct bp_predictors *predictors; /* models loaded for predictions: jobs/predictor.h */
     struct bp_job_cache *job_cache; /* what polls were told last: api/job_cache.h; NULL: every poll reads the store */
+    struct bp_table_cache *tables;  /* datasets that specs were resolved on: api/table_cache.h; NULL: none is kept */
     struct bp_http *http;
     int64_t started_at;    /* ms since 1970 */
     _Atomic bool draining; /* set once, at SIGTERM; read by any thread */

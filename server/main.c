@@ -12,6 +12,7 @@
  */
 #include "api/api.h"
 #include "api/job_cache.h"
+#include "api/table_cache.h"
 #include "app.h"
 #include "config.h"
 #include "data/import.h"
@@ -23,6 +24,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <malloc.h>
 #include <nettle/sha2.h>
 #include <pthread.h>
 #include <signal.h>
@@ -35,11 +37,12 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#define READERS 4        /* connections that read the store */
-#define DESCRIPTORS 8192 /* connections of HTTP, files of datasets, and some room */
-#define TOKEN_MAX 1024   /* bytes of a token */
-#define HOSTS_MAX 64     /* names of --allow-host */
-#define CHECK_NICE 19    /* the check of the database gives way to everything */
+#define READERS 4            /* connections that read the store */
+#define DESCRIPTORS 8192     /* connections of HTTP, files of datasets, and some room */
+#define HEAP_SLACK (1 << 20) /* bytes of a thread's heap that stay: giving them back and forth interrupts all cores */
+#define TOKEN_MAX 1024       /* bytes of a token */
+#define HOSTS_MAX 64         /* names of --allow-host */
+#define CHECK_NICE 19        /* the check of the database gives way to everything */
 #define STOP_SIGNALS                                                                                                 \
     {                                                                                                                \
         SIGTERM, SIGINT, SIGHUP                                                                                      \
@@ -60,6 +63,7 @@ static int start_limits(struct daemon *d, struct bp_error *err)
 {
     struct rlimit files;
     (void)d, (void)err;
+    mallopt(M_TRIM_THRESHOLD, HEAP_SLACK);
     if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < DESCRIPTORS) {
         files.rlim_cur = files.rlim_max < DESCRIPTORS ? files.rlim_max : DESCRIPTORS;
         setrlimit(RLIMIT_NOFILE, &files); /* fewer connections are possible without */
@@ -192,14 +196,15 @@ static void stop_predictors(struct daemon *d)
     bp_predictors_free(d->app.predictors);
 }
 
-static int start_job_cache(struct daemon *d, struct bp_error *err)
+static int start_caches(struct daemon *d, struct bp_error *err)
 {
-    return bp_job_cache_new(&d->app.job_cache, err) ? EX_OSERR : EX_OK;
+    return bp_job_cache_new(&d->app.job_cache, err) || bp_table_cache_new(&d->app.tables, err) ? EX_OSERR : EX_OK;
 }
 
-static void stop_job_cache(struct daemon *d)
+static void stop_caches(struct daemon *d)
 {
     bp_job_cache_free(d->app.job_cache);
+    bp_table_cache_free(d->app.tables);
 }
 
 static void split_hosts(struct daemon *d)
@@ -314,7 +319,7 @@ static const struct part {
     {start_store, stop_store},
     {start_files, NULL},
     {start_predictors, stop_predictors},
-    {start_job_cache, stop_job_cache},
+    {start_caches, stop_caches},
     {start_http, stop_http},
     {start_jobs, stop_jobs},
     {start_check, stop_check},

@@ -1,5 +1,6 @@
 /* common.c: lookups, times, lists and waiting, shared by the handlers. */
 #include "api/common.h"
+#include "api/table_cache.h"
 
 #include "base/clock.h"
 #include "config.h"
@@ -126,15 +127,38 @@ bool bp_api_dataset_row(struct bp_app *app, const char *name, struct bp_reply *r
     return false;
 }
 
-bp_status bp_api_open_dataset(void *arg, const char *name, struct bp_table **ret, struct bp_error *err)
+static bp_status find_dataset(struct bp_db *db, void *arg, struct bp_error *err)
 {
-    struct bp_app *app = arg;
-    struct bp_dataset_row row = {0};
-    struct dataset_read r = {name, &row};
-    bp_status status = bp_store_read(app->store, read_dataset, &r, err);
-    if (!status)
-        status = bp_table_open(app->config->data_dir, row.table, row.description, ret, err);
-    bp_dataset_row_done(&row);
+    struct dataset_read *r = arg;
+    return bp_db_dataset_find(db, r->name, r->row, err);
+}
+
+static bp_status read_version(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct dataset_read *r = arg;
+    return bp_db_dataset_version(db, r->name, r->row, err);
+}
+
+bp_status bp_api_open_dataset(struct bp_app *app, const char *name, struct bp_table **ret,
+                              struct bp_dataset_row *ret_row, struct bp_error *err)
+{
+    struct bp_dataset_row row = {0}, version = {0};
+    struct dataset_read find = {name, &row}, read = {row.table, &version};
+    unsigned drops = 0;
+    bp_status status = bp_store_read(app->store, find_dataset, &find, err);
+    if (status)
+        return status;
+    *ret = bp_table_cache_find(app->tables, row.table, &drops);
+    if (!*ret) {
+        status = bp_store_read(app->store, read_version, &read, err);
+        if (!status)
+            status = bp_table_open(app->config->data_dir, row.table, version.description, ret, err);
+        if (!status)
+            bp_table_cache_keep(app->tables, drops, *ret, strlen(version.description));
+        bp_dataset_row_done(&version);
+    }
+    if (!status && ret_row)
+        *ret_row = row;
     return status;
 }
 

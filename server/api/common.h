@@ -14,6 +14,12 @@ json_t *bp_api_parsed(const char *text);
 
 /* The job as the API shows it. New reference, or NULL without memory. Reads the store for checkpoints and position. */
 json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row);
+/* The same of a job that was stored a moment ago, by what is known of it: nothing is read or parsed. */
+struct bp_job_values {
+    json_t *spec, *model, *warnings; /* borrowed */
+    int64_t ahead;                   /* jobs of the queue that come before it */
+};
+json_t *bp_api_new_job_json(struct bp_app *app, const struct bp_job_row *row, const struct bp_job_values *values);
 
 /* Its ETag: the version is what changed durably; while a worker has the job, the step tells one reading from the next. */
 #define BP_JOB_TAG 64
@@ -26,8 +32,10 @@ bool bp_api_job_row(struct bp_app *app, const struct bp_request *request, struct
 /* Reads a dataset's row by name; false with a 404 reply that says what there is. */
 bool bp_api_dataset_row(struct bp_app *app, const char *name, struct bp_reply *reply, struct bp_dataset_row *ret);
 
-/* Opens the table of a dataset by name, for bp_spec_context. */
-bp_status bp_api_open_dataset(void *app, const char *name, struct bp_table **ret, struct bp_error *err);
+/* Opens the table of a dataset by name, for bp_spec_context; ret_row (NULL: not wanted) is its row, without the
+ * description. */
+bp_status bp_api_open_dataset(struct bp_app *app, const char *name, struct bp_table **ret,
+                              struct bp_dataset_row *ret_row, struct bp_error *err);
 json_t *bp_api_dataset_names(void *app);
 
 /* From uploaded parts to a dataset, in three steps, so that a transaction may name it together with what needs it:

@@ -8,6 +8,7 @@
  */
 #include "data/import.h"
 #include "api/common.h"
+#include "api/table_cache.h"
 #include "config.h"
 
 #include <pthread.h>
@@ -52,8 +53,10 @@ void bp_api_sweep(struct bp_app *app)
     struct bp_error err;
     pthread_mutex_lock(&files_mutex);
     if (!bp_store_write(app->store, sweep_work, &s, &err))
-        for (size_t i = 0; i < s.n; i++)
+        for (size_t i = 0; i < s.n; i++) {
             bp_import_remove(app->config->data_dir, s.hashes[i][1], s.hashes[i][0]);
+            bp_table_cache_drop(app->tables, s.hashes[i][0]);
+        }
     pthread_mutex_unlock(&files_mutex);
     free(s.hashes);
 }

@@ -133,11 +133,9 @@ void bp_api_job_tag(struct bp_app *app, const struct bp_job_row *row, char ret[B
         snprintf(ret, BP_JOB_TAG, "\"v%lld\"", (long long)row->version);
 }
 
-json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row)
+static json_t *job_json(struct bp_app *app, const struct bp_job_row *row, const struct bp_job_values *values,
+                        const struct lookups *l)
 {
-    struct lookups l = {.row = row};
-    struct bp_error err;
-    bp_store_read(app->store, look_up, &l, &err);
     struct bp_snapshot now;
     bool live = at_work(app, row, &now);
     json_t *job = json_pack("{ss ss ss? ss ss?}", "id", row->id, "object", "job", "name", row->name, "status",
@@ -146,32 +144,51 @@ json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row)
         json_object_set_new(job, "created_at", bp_api_time(row->created_at));
         json_object_set_new(job, "started_at", bp_api_time(row->started_at));
         json_object_set_new(job, "finished_at", bp_api_time(row->finished_at));
-        json_t *spec = bp_api_parsed(row->spec);
         json_t *progress = live ? progress_json(&now.progress, now.samples_per_second, now.threads, now.stalled)
                                 : stored_progress(row);
-        add_epochs(progress, spec);
+        add_epochs(progress, values->spec);
         json_object_set_new(job, "progress", progress);
         json_object_set_new(job, "metrics", metrics_json(row, &now, live));
-        json_object_set_new(job, "spec", spec);
-        json_object_set_new(job, "model", bp_api_parsed(row->model));
+        json_object_set(job, "spec", values->spec);
+        json_object_set(job, "model", values->model);
         json_object_set_new(job, "seed", json_integer(row->seed));
         json_object_set_new(job, "threads", row->threads ? json_integer(row->threads) : json_null());
         json_object_set_new(job, "priority", json_integer(row->priority));
         json_object_set_new(job, "queue_position",
-                            row->status == BP_JOB_QUEUED ? json_integer(l.ahead + 1) : json_null());
+                            row->status == BP_JOB_QUEUED ? json_integer(l->ahead + 1) : json_null());
         json_object_set_new(job, "restarts", json_integer(row->restarts));
         json_object_set_new(job, "dataset", json_pack("{ss ss}", "name", row->dataset, "sha256", row->sha256));
         json_object_set_new(job, "parent", row->parent[0] ? json_string(row->parent) : json_null());
-        json_object_set_new(job, "checkpoints", checkpoints_json(&l));
+        json_object_set_new(job, "checkpoints", checkpoints_json(l));
         json_object_set_new(job, "error", bp_api_parsed(row->error));
-        json_object_set_new(job, "warnings", bp_api_parsed(row->warnings));
+        json_object_set(job, "warnings", values->warnings);
         json_object_set_new(job, "tags", bp_api_parsed(row->tags));
         json_object_set_new(job, "engine",
                             json_pack("{ss sI ss}", "version", BACKPROPD_VERSION, "numerics_version",
                                       (json_int_t)row->numerics, "simd", bp_kernels_current()->name));
         json_object_set_new(job, "version", json_integer(row->version));
     }
+    return job;
+}
+
+json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row)
+{
+    struct bp_job_values values = {bp_api_parsed(row->spec), bp_api_parsed(row->model), bp_api_parsed(row->warnings),
+                                   0};
+    struct lookups l = {.row = row};
+    struct bp_error err;
+    bp_store_read(app->store, look_up, &l, &err);
+    json_t *job = job_json(app, row, &values, &l);
     bp_checkpoint_row_done(&l.latest);
     bp_checkpoint_row_done(&l.best);
+    json_decref(values.spec);
+    json_decref(values.model);
+    json_decref(values.warnings);
     return job;
+}
+
+json_t *bp_api_new_job_json(struct bp_app *app, const struct bp_job_row *row, const struct bp_job_values *values)
+{
+    struct lookups l = {.row = row, .ahead = values->ahead};
+    return job_json(app, row, values, &l);
 }

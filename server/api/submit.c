@@ -25,8 +25,10 @@ struct submission {
     char replayed[BP_ID_SIZE]; /* the job that the key made before */
     bool reused;               /* the key came with another body */
     bool full;                 /* the queue is full */
+    int64_t ahead;             /* jobs of the queue that come before it */
 
     struct bp_app *app;
+    struct bp_dataset_row dataset; /* what it trains on, without the description */
     struct bp_dataset_row
         import;                 /* the dataset that came with the spec: stored together with the job, or not at all */
     bool existed, same;         /* its name had a dataset; the same one */
@@ -45,7 +47,7 @@ static bp_status submit_work(struct bp_db *db, void *arg, struct bp_error *err)
     }
     int64_t queued = 0;
     if (status == BP_NOT_FOUND)
-        status = bp_db_job_count(db, 1 << BP_JOB_QUEUED, &queued, err);
+        status = bp_db_job_queue(db, s->row.priority, &queued, &s->ahead, err);
     if (!status && queued >= BP_QUEUE_MAX) {
         s->full = true;
         return BP_OK;
@@ -133,9 +135,11 @@ static json_t *read_spec(struct bp_request *request, struct bp_reply *reply, str
 static bp_status open_dataset(void *arg, const char *name, struct bp_table **ret, struct bp_error *err)
 {
     struct submission *s = arg;
-    if (s->import.table[0] && !strcmp(name, s->import.name))
-        return bp_table_open(s->app->config->data_dir, s->import.table, s->import.description, ret, err);
-    return bp_api_open_dataset(s->app, name, ret, err);
+    if (!s->import.table[0] || strcmp(name, s->import.name))
+        return bp_api_open_dataset(s->app, name, ret, &s->dataset, err);
+    s->dataset = s->import;
+    s->dataset.description = NULL;
+    return bp_table_open(s->app->config->data_dir, s->import.table, s->import.description, ret, err);
 }
 
 static json_t *dataset_names(void *arg)
@@ -153,29 +157,23 @@ static void spec_problem(struct bp_reply *reply, const struct bp_spec *spec)
 }
 
 /* The model and the estimate of a resolved spec; false with a reply. */
-static bool build(struct submission *s, const struct bp_spec *spec, struct bp_reply *reply, json_t **ret_model,
-                  json_t **ret_estimate)
+static bool look(struct submission *s, struct bp_spec *spec, struct bp_reply *reply, json_t **ret_model,
+                 json_t **ret_estimate)
 {
     struct bp_error err = {0};
     struct bp_problems problems;
-    struct bp_plan plan = {0};
+    struct bp_plan *plan = &spec->plan;
     struct bp_split split = {0};
-    struct bp_table *table = NULL;
     bp_problems_init(&problems);
-    const char *name = json_string_value(json_object_get(json_object_get(spec->resolved, "dataset"), "name"));
-    bp_status status = open_dataset(s, name, &table, &err);
-    if (!status)
-        status = bp_plan_build(spec->resolved, table, NULL, &problems, &plan, &err);
-    if (!status)
-        status =
-            bp_start_plan_make(s->app->store, spec->resolved, plan.graph, spec->warnings, &problems, &s->start, &err);
+    bp_status status =
+        bp_start_plan_make(s->app->store, spec->resolved, plan->graph, spec->warnings, &problems, &s->start, &err);
     if (!status && ret_estimate)
-        status = bp_plan_split(&plan, plan.transform, table, &split, &err);
+        status = bp_plan_split(plan, plan->transform, spec->data, &split, &err);
     if (!status) {
-        *ret_model = bp_plan_model_json(&plan);
-        plan.config.threads = s->app->config->threads; /* a job's team has room for the whole budget */
+        *ret_model = bp_plan_model_json(plan);
+        plan->config.threads = s->app->config->threads; /* a job's team has room for the whole budget */
         if (ret_estimate)
-            *ret_estimate = bp_plan_estimate_json(&plan, &split);
+            *ret_estimate = bp_plan_estimate_json(plan, &split);
     } else if (bp_problems_any(&problems)) {
         struct bp_spec faults = {.problems = problems};
         spec_problem(reply, &faults);
@@ -183,26 +181,42 @@ static bool build(struct submission *s, const struct bp_spec *spec, struct bp_re
         bp_problem_error(reply, &err);
     }
     bp_split_done(&split);
-    bp_plan_done(&plan);
-    bp_table_close(table);
     bp_problems_done(&problems);
     return !status;
 }
 
 /* --- replies -------------------------------------------------------------------------------------------------------- */
-static void dry_run(struct submission *s, const struct bp_spec *spec, struct bp_reply *reply)
+static void dry_run(struct submission *s, struct bp_spec *spec, struct bp_reply *reply)
 {
     json_t *model = NULL, *estimate = NULL;
-    if (!build(s, spec, reply, &model, &estimate))
+    if (!look(s, spec, reply, &model, &estimate))
         return;
     bp_reply_json(reply, 200,
                   json_pack("{ss sb sO so so sO}", "object", "dry_run", "valid", 1, "spec", spec->resolved, "model",
                             model, "estimate", estimate, "warnings", spec->warnings));
 }
 
-/* Replies with the job `id` as it is now: at once, or after waiting for its end. */
-static void job_created(struct bp_app *app, struct bp_request *request, struct bp_reply *reply, const char *id,
-                        double wait, bool replayed)
+/* Replies with a job: at once, or after waiting for its end. values: what is stored with it, or NULL. */
+static void job_told(struct bp_app *app, struct bp_request *request, struct bp_reply *reply,
+                     const struct bp_job_row *row, const struct bp_job_values *values, double wait, bool replayed)
+{
+    char note[64], tag[BP_JOB_TAG];
+    snprintf(note, sizeof note, "%s%c", row->id, replayed ? '+' : '.');
+    bp_request_keep(request, note);
+    /* Where too many wait already the job is told as it is: it is stored, and must not be sent again. */
+    if (bp_api_wait(request, reply, row, wait, true, 0) == 0)
+        return;
+    bp_reply_header(reply, "Location", "/v1/jobs/%s", row->id);
+    bp_api_job_tag(app, row, tag);
+    bp_reply_header(reply, "ETag", "%s", tag);
+    if (replayed)
+        bp_reply_header(reply, "Idempotency-Replayed", "true");
+    bp_reply_json(reply, 201, values ? bp_api_new_job_json(app, row, values) : bp_api_job_json(app, row));
+}
+
+/* The same for a job that was made before, as it is now. */
+static void job_found(struct bp_app *app, struct bp_request *request, struct bp_reply *reply, const char *id,
+                      double wait, bool replayed)
 {
     struct bp_job_row row = {0};
     struct bp_error err = {0};
@@ -210,23 +224,11 @@ static void job_created(struct bp_app *app, struct bp_request *request, struct b
         bp_problem_error(reply, &err);
         return;
     }
-    char note[64];
-    snprintf(note, sizeof note, "%s%c", id, replayed ? '+' : '.');
-    bp_request_keep(request, note);
-    /* Where too many wait already the job is told as it is: it is stored, and must not be sent again. */
-    if (bp_api_wait(request, reply, &row, wait, true, 0) != 0) {
-        bp_reply_header(reply, "Location", "/v1/jobs/%s", id);
-        char tag[BP_JOB_TAG];
-        bp_api_job_tag(app, &row, tag);
-        bp_reply_header(reply, "ETag", "%s", tag);
-        if (replayed)
-            bp_reply_header(reply, "Idempotency-Replayed", "true");
-        bp_reply_json(reply, 201, bp_api_job_json(app, &row));
-    }
+    job_told(app, request, reply, &row, NULL, wait, replayed);
     bp_job_row_done(&row);
 }
 
-static bool fill_row(struct bp_job_row *row, const struct bp_spec *spec, json_t *input, json_t *model,
+static bool fill_row(struct bp_job_row *row, const struct bp_spec *spec, const json_t *input, const json_t *model,
                      const struct bp_dataset_row *dataset)
 {
     const json_t *resolved = spec->resolved;
@@ -271,7 +273,8 @@ static void key_reused(struct bp_reply *reply, const char *job)
                "this Idempotency-Key came with another body before, for job %s: use a new key for a new job", job);
 }
 
-static void submitted(struct bp_request *request, struct bp_reply *reply, struct submission *s, double wait)
+static void submitted(struct bp_request *request, struct bp_reply *reply, struct submission *s,
+                      const struct bp_job_values *values, double wait)
 {
     if (s->reused) {
         key_reused(reply, s->replayed);
@@ -281,32 +284,30 @@ static void submitted(struct bp_request *request, struct bp_reply *reply, struct
         bp_reply_header(reply, "Retry-After", "10");
     } else {
         bp_jobs_wake(s->app->jobs);
-        job_created(s->app, request, reply, s->replayed[0] ? s->replayed : s->row.id, wait, s->replayed[0] != 0);
+        if (s->replayed[0])
+            job_found(s->app, request, reply, s->replayed, wait, true);
+        else
+            job_told(s->app, request, reply, &s->row, values, wait, false);
         if (s->existed && !s->same)
             bp_api_sweep(s->app);
     }
 }
 
-static void submit(struct bp_request *request, struct bp_reply *reply, json_t *input, const struct bp_spec *spec,
+static void submit(struct bp_request *request, struct bp_reply *reply, const json_t *input, struct bp_spec *spec,
                    struct submission *s, double wait)
 {
     json_t *model = NULL;
-    if (!build(s, spec, reply, &model, NULL))
+    if (!look(s, spec, reply, &model, NULL))
         return;
-    struct bp_dataset_row dataset = {0};
-    bool imported = s->import.table[0] != 0;
     memcpy(s->row.parent, s->start.choice.row.id, sizeof s->row.parent);
-    const char *name = json_string_value(json_object_get(json_object_get(spec->resolved, "dataset"), "name"));
-    if (imported || bp_api_dataset_row(s->app, name, reply, &dataset)) {
+    if (!fill_row(&s->row, spec, input, model, &s->dataset)) {
         struct bp_error err = {0};
-        if (!fill_row(&s->row, spec, input, model, imported ? &s->import : &dataset)) {
-            bp_fail(&err, BP_NOMEM, "no memory for the job");
-            bp_problem_error(reply, &err);
-        } else if (commit(s, reply)) {
-            submitted(request, reply, s, wait);
-        }
+        bp_fail(&err, BP_NOMEM, "no memory for the job");
+        bp_problem_error(reply, &err);
+    } else if (commit(s, reply)) {
+        struct bp_job_values values = {spec->resolved, model, spec->warnings, s->ahead};
+        submitted(request, reply, s, &values, wait);
     }
-    bp_dataset_row_done(&dataset);
     json_decref(model);
 }
 
@@ -336,7 +337,7 @@ static bool check_key(struct bp_app *app, struct bp_request *request, struct bp_
     if (s->reused)
         key_reused(reply, s->replayed);
     else
-        job_created(app, request, reply, s->replayed, wait, true);
+        job_found(app, request, reply, s->replayed, wait, true);
     return false;
 }
 
@@ -355,7 +356,7 @@ void bp_api_job_submit(struct bp_request *request, struct bp_reply *reply, void 
         bool replayed = n && id[n - 1] == '+';
         if (n)
             id[n - 1] = '\0';
-        job_created(app, request, reply, id, (double)wait, replayed);
+        job_found(app, request, reply, id, (double)wait, replayed);
         return;
     }
     struct submission s = {.app = app};

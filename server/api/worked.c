@@ -94,7 +94,7 @@ static bp_status open_dataset(void *ctx, const char *name, struct bp_table **ret
 {
     const struct opening *o = ctx;
     return o->rows ? bp_inline_rows_table(o->rows, o->classes, ret, err)
-                   : bp_api_open_dataset(o->app, name, ret, err);
+                   : bp_api_open_dataset(o->app, name, ret, NULL, err);
 }
 
 static json_t *dataset_names(void *ctx)

@@ -251,9 +251,15 @@ bp_status bp_table_open(const char *dir, const char *hash, const char *descripti
     return BP_OK;
 }
 
+struct bp_table *bp_table_share(struct bp_table *t)
+{
+    t->shares++;
+    return t;
+}
+
 void bp_table_close(struct bp_table *t)
 {
-    if (!t)
+    if (!t || t->shares-- > 0)
         return;
     for (int i = 0; i < t->ncolumns; i++) {
         free((void *)t->columns[i].levels);

@@ -67,6 +67,7 @@ struct bp_table {
     void *map;
     size_t map_size;
     void *private_data;
+    _Atomic int shares; /* owners besides the first */
 };
 
 /* dir is the data directory; the file is dir/tables/<hash>.table. description is JSON text of the store. BP_NOT_FOUND
@@ -74,6 +75,8 @@ struct bp_table {
 bp_status bp_table_open(const char *dir, const char *hash, const char *description, struct bp_table **ret,
                         struct bp_error *err);
 void bp_table_close(struct bp_table *table); /* NULL is fine */
+/* One more owner, who closes it too: an opened table is only read, by any number of threads. Returns table. */
+struct bp_table *bp_table_share(struct bp_table *table);
 
 /* Index of a column by name, or -1. */
 int bp_table_find(const struct bp_table *table, const char *name);

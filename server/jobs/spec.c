@@ -216,12 +216,17 @@ bp_status bp_spec_resolve(const json_t *input, const struct bp_spec_context *con
     } else {
         ret->resolved = ordered(&w, &bp_spec_fields, w.doc);
         snprintf(ret->table, sizeof ret->table, "%s", w.table->hash);
+        ret->data = w.table;
+        ret->plan = w.plan;
+        w.table = NULL;
+        w.plan = (struct bp_plan){.graph = NULL};
         if (w.nomem) {
             json_decref(ret->resolved);
             ret->resolved = NULL;
             status = bp_fail(err, BP_NOMEM, "not enough memory to check the spec");
         }
     }
+    bp_plan_done(&w.plan);
     bp_transform_free(w.transform);
     bp_table_close(w.table);
     json_decref(w.doc);
@@ -233,6 +238,9 @@ void bp_spec_done(struct bp_spec *spec)
 {
     json_decref(spec->resolved);
     json_decref(spec->warnings);
+    bp_plan_done(&spec->plan);
+    bp_table_close(spec->data);
+    spec->data = NULL;
     bp_problems_done(&spec->problems);
     spec->resolved = spec->warnings = NULL;
 }

@@ -19,7 +19,7 @@
 #include "train/trainer.h"
 
 struct bp_spec_context {
-    /* Opens a dataset by name (its current version). BP_NOT_FOUND. The result is closed by resolve. */
+    /* Opens a dataset by name (its current version). BP_NOT_FOUND. It is closed with the spec. */
     bp_status (*open_dataset)(void *ctx, const char *name, struct bp_table **ret, struct bp_error *err);
     /* Names of all datasets, for "did you mean": array of strings, new reference. */
     json_t *(*dataset_names)(void *ctx);
@@ -27,19 +27,6 @@ struct bp_spec_context {
     int thread_budget;    /* --threads: what a job may ask for at most */
     int64_t memory_limit; /* bytes a job may take (--memory), 0 for none */
 };
-
-struct bp_spec {
-    json_t *resolved; /* the resolved spec; NULL when there are problems */
-    json_t *warnings; /* array of {"code", "pointer", "detail"} */
-    char table[65];   /* hash of the dataset's table */
-    struct bp_problems problems;
-};
-
-/* BP_OK; BP_INVALID with problems; BP_NOMEM, BP_INTERNAL, or the failure of open_dataset. `input` is borrowed. *ret is
- * to be ended with bp_spec_done whatever the status. */
-bp_status bp_spec_resolve(const json_t *input, const struct bp_spec_context *context, struct bp_spec *ret,
-                          struct bp_error *err);
-void bp_spec_done(struct bp_spec *spec);
 
 /* What a resolved spec amounts to for the engine. */
 struct bp_plan {
@@ -51,6 +38,21 @@ struct bp_plan {
     bool standardize_target;
     int64_t parameters;
 };
+
+struct bp_spec {
+    json_t *resolved;      /* the resolved spec; NULL when there are problems */
+    json_t *warnings;      /* array of {"code", "pointer", "detail"} */
+    char table[65];        /* hash of the dataset's table */
+    struct bp_table *data; /* the table that it was resolved on */
+    struct bp_plan plan;   /* built on the way, to look at: for training it is built anew from `resolved` */
+    struct bp_problems problems;
+};
+
+/* BP_OK; BP_INVALID with problems; BP_NOMEM, BP_INTERNAL, or the failure of open_dataset. `input` is borrowed. *ret is
+ * to be ended with bp_spec_done whatever the status. */
+bp_status bp_spec_resolve(const json_t *input, const struct bp_spec_context *context, struct bp_spec *ret,
+                          struct bp_error *err);
+void bp_spec_done(struct bp_spec *spec);
 
 /* Builds the plan of a resolved spec on a table. With `stored` (a fitted transform) the table may be NULL: enough for
  * predictions. Faults of shape are problems with the pointer of the layer. */

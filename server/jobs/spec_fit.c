@@ -163,11 +163,11 @@ static void check_auc(struct spec_work *w, const struct bp_plan *plan, const str
 void spec_fit(struct spec_work *w)
 {
     struct bp_problems problems;
-    struct bp_plan plan;
+    struct bp_plan *plan = &w->plan;
     struct bp_split split = {0};
     struct bp_error err = {0};
     bp_problems_init(&problems);
-    bp_status status = bp_plan_build(w->doc, w->table, NULL, &problems, &plan, &err);
+    bp_status status = bp_plan_build(w->doc, w->table, NULL, &problems, plan, &err);
     bool told = bp_problems_any(&problems);
     spec_merge(w, &problems);
     if (status != BP_OK) {
@@ -175,19 +175,18 @@ void spec_fit(struct spec_work *w)
             w->error = err;
         return;
     }
-    status = bp_plan_split(&plan, plan.transform, w->table, &split, &err);
+    status = bp_plan_split(plan, plan->transform, w->table, &split, &err);
     if (status == BP_INVALID) {
         spec_fault(w, "/dataset/validation_split", "no_training_rows", NULL, NULL, "%s", err.message);
     } else if (status != BP_OK) {
         w->error = err;
     } else {
         check_validation(w, &split);
-        check_auc(w, &plan, &split);
-        settle_batch(w, &plan, &split);
-        warn_single_rows(w, &plan, &split);
-        check_memory(w, &plan, &split);
-        spec_advise(w, &plan, &split);
+        check_auc(w, plan, &split);
+        settle_batch(w, plan, &split);
+        warn_single_rows(w, plan, &split);
+        check_memory(w, plan, &split);
+        spec_advise(w, plan, &split);
         bp_split_done(&split);
     }
-    bp_plan_done(&plan);
 }

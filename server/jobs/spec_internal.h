@@ -39,6 +39,7 @@ struct spec_work {
     const struct bp_table_column *targets[BP_TARGETS_MAX]; /* in the order of the heads */
     bool target_faults, autoencoder, task_settled;
     struct bp_transform *transform; /* NULL while the dataset part has faults */
+    struct bp_plan plan;            /* of the settled document (spec_fit.c) */
     bool monitor_inferred;          /* the monitor was not given */
     struct bp_error error;          /* a failure that is not the user's; code BP_OK: none */
 };

@@ -105,6 +105,8 @@ void bp_dataset_row_done(struct bp_dataset_row *row);
 bp_status bp_db_dataset_put(struct bp_db *db, const struct bp_dataset_row *row, bool *ret_existed, bool *ret_same,
                             struct bp_error *err);
 bp_status bp_db_dataset_get(struct bp_db *db, const char *name, struct bp_dataset_row *ret, struct bp_error *err);
+/* The same without the description, which may be megabytes. */
+bp_status bp_db_dataset_find(struct bp_db *db, const char *name, struct bp_dataset_row *ret, struct bp_error *err);
 /* A version by its hash, also when no name points at it any more (name is "" then). */
 bp_status bp_db_dataset_version(struct bp_db *db, const char *table, struct bp_dataset_row *ret,
                                 struct bp_error *err);
@@ -197,6 +199,9 @@ bp_status bp_db_job_delete(struct bp_db *db, const char *id, struct bp_error *er
 bp_status bp_db_job_count(struct bp_db *db, int statuses, int64_t *ret, struct bp_error *err);
 /* The queue goes by priority, then by age. The id of its first job: BP_NOT_FOUND (err untouched) when it is empty. */
 bp_status bp_db_job_next(struct bp_db *db, char ret_id[BP_ID_SIZE], struct bp_error *err);
+/* How many jobs are queued, and how many of them come before a new one of this priority. */
+bp_status bp_db_job_queue(struct bp_db *db, int64_t priority, int64_t *ret_queued, int64_t *ret_ahead,
+                          struct bp_error *err);
 /* How many jobs of the queue come before this one. */
 bp_status bp_db_job_ahead(struct bp_db *db, const struct bp_job_row *row, int64_t *ret, struct bp_error *err);
 

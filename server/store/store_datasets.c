@@ -18,6 +18,8 @@ static const char sql_name_put[] = "INSERT INTO dataset (name, version, created_
                                    " ON CONFLICT (name) DO UPDATE SET version = ?2, created_at = ?3";
 static const char sql_get[] = "SELECT d.name, " VERSION_COLUMNS
                               " FROM dataset d JOIN dataset_version v ON v.hash = d.version WHERE d.name = ?1";
+static const char sql_find[] = "SELECT d.name, v.sha256, v.hash, v.created_at, v.bytes, v.rows, NULL"
+                               " FROM dataset d JOIN dataset_version v ON v.hash = d.version WHERE d.name = ?1";
 static const char sql_version_get[] =
     "SELECT (SELECT name FROM dataset WHERE version = v.hash ORDER BY name LIMIT 1), " VERSION_COLUMNS
     " FROM dataset_version v WHERE v.hash = ?1";
@@ -122,6 +124,11 @@ static bp_status get(struct bp_db *db, const char *sql, const char *key, const c
 bp_status bp_db_dataset_get(struct bp_db *db, const char *name, struct bp_dataset_row *ret, struct bp_error *err)
 {
     return get(db, sql_get, name, "named", ret, err);
+}
+
+bp_status bp_db_dataset_find(struct bp_db *db, const char *name, struct bp_dataset_row *ret, struct bp_error *err)
+{
+    return get(db, sql_find, name, "named", ret, err);
 }
 
 bp_status bp_db_dataset_version(struct bp_db *db, const char *table, struct bp_dataset_row *ret, struct bp_error *err)

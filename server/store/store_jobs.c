@@ -77,6 +77,7 @@ static const char sql_count[] = "SELECT count(*) FROM job INDEXED BY job_by_stat
 
 #define QUEUE " FROM job INDEXED BY job_queue WHERE status = 'queued' AND deleted = 0"
 static const char sql_next[] = "SELECT id" QUEUE " ORDER BY priority DESC, seq LIMIT 1";
+static const char sql_queue[] = "SELECT (SELECT count(*)" QUEUE "), (SELECT count(*)" QUEUE " AND priority < ?1)";
 static const char sql_ahead[] = "SELECT (SELECT count(*)" QUEUE " AND priority > ?1)"
                                 " + (SELECT count(*)" QUEUE " AND priority = ?1 AND seq < ?2)";
 
@@ -416,6 +417,23 @@ bp_status bp_db_job_next(struct bp_db *db, char ret_id[BP_ID_SIZE], struct bp_er
     status = bp_db_step(db, stmt, "looking at the queue", err);
     if (status == BP_OK && !bp_column_copy(stmt, 0, ret_id, BP_ID_SIZE))
         status = bp_fail(err, BP_CORRUPT, "a stored job has an id that is too long");
+    sqlite3_reset(stmt);
+    return status;
+}
+
+bp_status bp_db_job_queue(struct bp_db *db, int64_t priority, int64_t *ret_queued, int64_t *ret_ahead,
+                          struct bp_error *err)
+{
+    sqlite3_stmt *stmt;
+    bp_status status = bp_db_statement(db, sql_queue, &stmt, err);
+    if (status != BP_OK)
+        return status;
+    sqlite3_bind_int64(stmt, 1, priority);
+    status = bp_db_step(db, stmt, "looking at the queue", err);
+    if (status == BP_OK) {
+        *ret_queued = sqlite3_column_int64(stmt, 0);
+        *ret_ahead = *ret_queued - sqlite3_column_int64(stmt, 1);
+    }
     sqlite3_reset(stmt);
     return status;
 }

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import EXECUTABLE, ROOT
+from conftest import EXECUTABLE, PATIENCE, ROOT
 from data import csv, flowers
 from refusals import HOST, dial, files, inventory
 from smooth import fingerprint
@@ -169,6 +169,39 @@ def test_delete(make_daemon, problem):
     assert on_disk(d) == {"raw": 1, "tables": 1}  # the ended job can still be evaluated, and cloned
     assert d.delete(f"/v1/jobs/{job}").status_code == 204
     assert files(d) == []
+
+
+def mapped(daemon):
+    """The tables that the daemon has open."""
+    with open(f"/proc/{daemon.process.pid}/maps") as maps:
+        return re.findall(r"/tables/(\S+)", maps.read())
+
+
+def test_jobs_are_made_on_the_dataset_as_it_is_now(make_daemon):
+    """What was read for earlier jobs is not used for later ones, and keeps no space on the disk."""
+    d = make_daemon("--workers", "1")
+    spec = {"dataset": "d", "target": "r", "layers": [2], "epochs": 1}
+    tables = set()
+    for columns in range(1, 8):
+        head = ",".join(f"c{i}" for i in range(columns))
+        rows = "".join(",".join(str((7 * r + i) % 13) for i in range(columns)) + f",{'ab'[r % 2]}\n" for r in range(40))
+        d.upload("d", f"{head},r\n{rows}")
+        for _ in range(2):
+            job = d.submit(spec)
+            assert job["model"]["input_shape"] == [columns] and job["status"] == "queued" and job["version"] == 1
+            tables.update(mapped(d))
+        d.wait(job["id"])
+    assert d.delete("/v1/datasets/d").status_code == 204
+    for job in d.get("/v1/jobs").json()["data"]:
+        d.wait(job["id"])
+        assert d.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert tables and files(d) == []
+    deadline = time.monotonic() + PATIENCE
+    while mapped(d) and time.monotonic() < deadline:  # a worker may still be putting its own away
+        time.sleep(0.02)
+    assert mapped(d) == []
+    reply = d.post("/v1/jobs", json=spec)
+    assert reply.status_code == 422 and reply.json()["errors"][0]["code"] == "dataset_not_found"
 
 
 def test_one_file_read_in_two_ways(make_daemon):

@@ -65,6 +65,18 @@ static void types_and_figures(void **state)
     bp_table_close(t);
 }
 
+/* A table is there until its last owner has closed it, and what it shows too. */
+static void shares_tables(void **state)
+{
+    (void)state;
+    struct bp_table *t = table_of("a,b\n1,x\n2,y\n", NULL), *same = bp_table_share(t);
+    assert_ptr_equal(same, t);
+    bp_table_close(t);
+    assert_string_equal(column(same, "b")->levels[1], "y");
+    assert_true(number_at(same, 1, "a") == 2);
+    bp_table_close(same);
+}
+
 /* What an upload is named after, though nobody but the import has read it. */
 static void hashes_uploads(void **state)
 {
@@ -454,6 +466,7 @@ int main(void)
                                        cmocka_unit_test(idx_types),
                                        cmocka_unit_test(idx_faults),
                                        cmocka_unit_test(survives_failing_writes),
+                                       cmocka_unit_test(shares_tables),
                                        cmocka_unit_test(keeps_the_disk_tidy)};
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -236,6 +236,40 @@ static void listings_filter_and_page(void **state)
     assert_int_equal(number(f, "SELECT count(*) FROM job_tag"), 2);
 }
 
+struct queue {
+    int64_t priority, queued, ahead;
+};
+
+static bp_status queue_fn(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    struct queue *q = arg;
+    return bp_db_job_queue(db, q->priority, &q->queued, &q->ahead, err);
+}
+
+/* A new job comes behind those of its own priority and of higher ones; jobs that are not queued do not count. */
+static void the_queue_is_counted(void **state)
+{
+    struct fixture *f = *state;
+    static const int64_t priorities[] = {0, 5, 0, -3};
+    static const struct queue expected[] = {{9, 4, 0}, {5, 4, 1}, {1, 4, 1}, {0, 4, 3}, {-3, 4, 4}};
+    struct queue empty = {.priority = 0};
+    assert_ok(f, bp_store_read(f->store, queue_fn, &empty, &f->err));
+    assert_true(empty.queued == 0 && empty.ahead == 0);
+    for (size_t i = 0; i < sizeof priorities / sizeof *priorities; i++) {
+        struct bp_job_row row = new_job(BP_JOB_QUEUED);
+        row.priority = priorities[i];
+        insert_job(f, &row);
+    }
+    struct bp_job_row running = new_job(BP_JOB_RUNNING);
+    insert_job(f, &running);
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        struct queue q = {.priority = expected[i].priority};
+        assert_ok(f, bp_store_read(f->store, queue_fn, &q, &f->err));
+        assert_int_equal(q.queued, expected[i].queued);
+        assert_int_equal(q.ahead, expected[i].ahead);
+    }
+}
+
 static bp_status many_jobs_fn(struct bp_db *db, void *arg, struct bp_error *err)
 {
     bp_status status = BP_OK;
@@ -421,6 +455,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_legal_changes_of_status_are_stored, setup, teardown),
         cmocka_unit_test(status_names_round_trip),
         cmocka_unit_test_setup_teardown(listings_filter_and_page, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_queue_is_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(listings_of_many_jobs_are_quick, setup, teardown),
         cmocka_unit_test_setup_teardown(a_deleted_job_vanishes_at_once_and_its_rows_later, setup, teardown),
         cmocka_unit_test_setup_teardown(a_used_key_undoes_the_job, setup, teardown),
