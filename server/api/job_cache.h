@@ -11,7 +11,7 @@
 
 #include "api/common.h"
 
-#define BP_JOB_CACHE_MS 20 /* how old the progress of a poll may be; people and scripts see no difference */
+#define BP_JOB_CACHE_MS 100 /* how old the progress of a poll may be; people and scripts see no difference */
 
 struct bp_job_cache;
 bp_status bp_job_cache_new(struct bp_job_cache **ret, struct bp_error *err);
