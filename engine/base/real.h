@@ -23,6 +23,7 @@ typedef double bp_real;
 #define bp_exec_output bp_exec_output_f64
 #define bp_exec_value bp_exec_value_f64
 #define bp_exec_gradient bp_exec_gradient_f64
+#define bp_exec_workspace bp_exec_workspace_f64
 #define bp_exec_targets bp_exec_targets_f64
 #define bp_exec_target_scale bp_exec_target_scale_f64
 #define bp_exec_row_losses bp_exec_row_losses_f64

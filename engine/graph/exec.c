@@ -264,6 +264,12 @@ const bp_real *bp_exec_input_gradient(struct bp_exec *exec)
     return exec->plan->options.input_gradient ? bp_exec_gradient(exec, 0) : NULL;
 }
 
+const bp_real *bp_exec_workspace(struct bp_exec *exec, int node)
+{
+    int index = exec->plan->workspace[node];
+    return index >= 0 && exec->plan->options.keep_all ? exec->arena + exec->plan->storages[index].offset : NULL;
+}
+
 void bp_exec_profile(struct bp_exec *exec, uint64_t *ticks)
 {
     exec->ticks = ticks;

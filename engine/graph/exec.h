@@ -96,6 +96,8 @@ const bp_real *bp_exec_output(struct bp_exec *exec, int head);
 const bp_real *bp_exec_value(struct bp_exec *exec, int node);
 const bp_real *bp_exec_gradient(struct bp_exec *exec, int node);
 const bp_real *bp_exec_input_gradient(struct bp_exec *exec);
+/* What a node's op left in its workspace in the last pass (op.h); NULL without one, or without keep_all. */
+const bp_real *bp_exec_workspace(struct bp_exec *exec, int node);
 
 /* Profiling: from now on each pass adds the ticks (base/ticks.h) that thread t spends on a part of node n, a loss being
  * of its head's node, to ticks[(t * nodes + n) * BP_PARTS + part], for as many threads as the options say. Borrowed.

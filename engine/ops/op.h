@@ -88,6 +88,12 @@ struct bp_extent {
     size_t row, fixed;
 };
 
+/* Where a layer that reads step by step leaves error signals in its workspace, after backward and parameters: in each row,
+ * `n` elements at `first` and at `last`, of the first and the last step that it reads. */
+struct bp_unrolled {
+    size_t row, first, last, n;
+};
+
 /* A matrix that the kernels want packed: B (k, n), element (p, j) at tensor[p * row + j * col]. */
 struct bp_panels {
     int k, n;
@@ -116,6 +122,7 @@ struct bp_op {
                                      int rows);
     /* NULL: none. */
     struct bp_extent (*workspace)(const struct bp_graph *graph, const struct bp_node *node);
+    struct bp_unrolled (*unrolled)(const struct bp_graph *graph, const struct bp_node *node); /* NULL: no steps */
     /* Elements of scratch for `rows` rows of a row-local phase, a task of a grid, or any columns. NULL: none. */
     size_t (*scratch)(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase, int rows);
     /* Whether the node's tensor number `slot` is wanted packed for the phase (FORWARD or BACKWARD). NULL: none. */

@@ -143,6 +143,15 @@ static struct bp_extent workspace(const struct bp_graph *graph, const struct bp_
     return (struct bp_extent){.row = layer_of(graph, node).row};
 }
 
+/* The gates' error signals are the first parts of a slot. */
+static struct bp_unrolled unrolled(const struct bp_graph *graph, const struct bp_node *node)
+{
+    struct layer l = layer_of(graph, node);
+    size_t end = (size_t)(l.steps - 1) * l.slot;
+    return (struct bp_unrolled){
+        .row = l.row, .first = l.reverse ? end : 0, .last = l.reverse ? 0 : end, .n = (size_t)l.outputs};
+}
+
 static bool panels(const struct bp_graph *graph, const struct bp_node *node, int slot, enum bp_phase phase,
                    struct bp_panels *ret)
 {
@@ -414,8 +423,8 @@ static void parameters(const struct bp_call *call)
 #define RECURRENT(title)                                                                                             \
     {                                                                                                                \
         .name = title, .min_inputs = 1, .max_inputs = 1, .backward_first = true, .infer = infer, .needs = needs,     \
-        .grid = grid, .workspace = workspace, .scratch = scratch, .panels = panels, .flops = flops,                  \
-        .forward = forward, .backward = backward, .parameters = parameters                                           \
+        .grid = grid, .workspace = workspace, .unrolled = unrolled, .scratch = scratch, .panels = panels,            \
+        .flops = flops, .forward = forward, .backward = backward, .parameters = parameters                           \
     }
 const struct bp_op bp_op_simple_rnn = RECURRENT("simple_rnn");
 const struct bp_op bp_op_lstm = RECURRENT("lstm");

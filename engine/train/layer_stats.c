@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "kernels/kernels.h"
+#include "ops/op.h"
 #include "train/batch.h"
 
 #include <math.h>
@@ -309,6 +310,32 @@ static double delta_norm(const struct bp_layer_sampler *s, const float *dz, size
     return sqrt(bp_kernels_current()->sum_squares(n, dz) * (double)s->rows);
 }
 
+/* n numbers of each row, `row` elements apart. */
+static double step_norm(const struct bp_layer_sampler *s, const float *dz, size_t row, size_t n)
+{
+    double sum = 0.0;
+
+    for (int r = 0; r < s->rows; r++) {
+        sum += bp_kernels_current()->sum_squares(n, dz + (size_t)r * row);
+    }
+    return sqrt(sum * (double)s->rows);
+}
+
+/* signal: the backward pass went through the layer. */
+static void look_through_time(const struct bp_layer_sampler *s, int node, bool signal, struct bp_layer_stat *stat)
+{
+    const struct bp_graph *graph = s->model->graph;
+    const struct bp_op *op = bp_op_table[graph->nodes[node].kind];
+    const float *left = bp_exec_workspace(s->exec, node);
+
+    if (op->unrolled == NULL || left == NULL || !signal) {
+        return;
+    }
+    struct bp_unrolled steps = op->unrolled(graph, &graph->nodes[node]);
+    stat->delta_first = step_norm(s, left + steps.first, steps.row, steps.n);
+    stat->delta_last = step_norm(s, left + steps.last, steps.row, steps.n);
+}
+
 static double alike_share(const struct bp_model *model, const struct bp_node *node)
 {
     const struct bp_tensor *weight = node->ntensors > 0 ? &model->graph->tensors[node->tensor[0]] : NULL;
@@ -340,6 +367,8 @@ static void look_at(struct bp_layer_sampler *s, int layer)
                                  .weight_norm = NAN,
                                  .update_ratio = NAN,
                                  .delta_norm = NAN,
+                                 .delta_first = NAN,
+                                 .delta_last = NAN,
                                  .mean = NAN,
                                  .spread = NAN,
                                  .dead = NAN,
@@ -356,6 +385,7 @@ static void look_at(struct bp_layer_sampler *s, int layer)
         stat.delta_norm =
             delta_norm(s, dz, (size_t)s->rows * (size_t)bp_shape_elements(&graph->nodes[info->node].shape));
     }
+    look_through_time(s, info->node, dz != NULL && graph->nodes[info->node].trainable, &stat);
     stat.alike = alike_share(s->model, &graph->nodes[info->node]);
     s->stats[layer] = stat;
 }
@@ -446,8 +476,14 @@ const struct bp_layer_sample *bp_layer_sampler_after(struct bp_layer_sampler *s,
         all.weight += sum.weight;
         all.update += sum.update;
     }
-    s->sample.total = (struct bp_layer_stat){
-        .delta_norm = NAN, .mean = NAN, .spread = NAN, .dead = NAN, .saturated = NAN, .alike = NAN};
+    s->sample.total = (struct bp_layer_stat){.delta_norm = NAN,
+                                             .delta_first = NAN,
+                                             .delta_last = NAN,
+                                             .mean = NAN,
+                                             .spread = NAN,
+                                             .dead = NAN,
+                                             .saturated = NAN,
+                                             .alike = NAN};
     set_norms(&s->sample.total, &all, clip, updated);
     s->sample.epoch = epoch;
     s->sample.step = step;

@@ -39,6 +39,10 @@ static const struct {
     [BP_ILL_RATE_LOW] = {"learning_rate_too_low", "warning", "The learning rate is too low",
                          "Try ten times the rate, and again, until the loss falls clearly within the first epochs.",
                          "/learn/learning-rate"},
+    [BP_ILL_TIME] = {"vanishing_through_time", "warning", "The gradients vanish through time",
+                     "Use lstm or gru instead of simple_rnn, recurrent_initializer: orthogonal, shorter windows, or "
+                     "multi_head_attention, which looks at every step directly.",
+                     "/learn/vanishing-gradients"},
     [BP_ILL_OVERFITTING] = {"overfitting", "warning", "The network overfits",
                             "Stop early (early_stopping), use fewer units, add dropout or l2, or get more rows. The "
                             "best weights by validation loss are kept in any case.",

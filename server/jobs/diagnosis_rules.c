@@ -317,6 +317,40 @@ static bool find_rate_low(struct bp_diagnosis *d)
     return true;
 }
 
+/* A signal that fades through time is what most recurrent layers begin with, and no ill while the network learns: the
+ * last steps may be all that matters. */
+static bool find_time(struct bp_diagnosis *d)
+{
+    struct path p = loss_path(d);
+    bool other = d->facts->diverged;
+    double worst = VANISHING_RATIO;
+    int layer = 0;
+    for (int i = 0; i < BP_ILL_TIME; i++)
+        other = other || d->found[i];
+    if (other || d->n < 4 || !(p.start - p.least < IMPROVED * p.start))
+        return false;
+    for (int l = 1; l < d->nlayers; l++) {
+        double ratio = at_end(d, l, BP_FIGURE_DELTA_RATIO);
+        if (!(ratio < VANISHING_RATIO))
+            continue;
+        add_layer(d, l);
+        layer = ratio < worst || !layer ? l : layer;
+        worst = ratio < worst ? ratio : worst;
+    }
+    if (!layer)
+        return false;
+    bp_diagnosis_evidence(d, "delta_step_ratio", worst);
+    bp_diagnosis_evidence(d, "delta_last_step", at_end(d, layer, BP_FIGURE_DELTA_LAST));
+    bp_diagnosis_evidence(d, "delta_first_step", at_end(d, layer, BP_FIGURE_DELTA_FIRST));
+    bp_diagnosis_evidence(d, "loss_at_start", p.start);
+    bp_diagnosis_evidence(d, "loss_at_end", p.end);
+    snprintf(d->detail, sizeof d->detail,
+             "in layer %s %.1g of the error signal of the last step gets back to the first, and the loss has hardly "
+             "moved: %.4g at the start, %.4g at the end; what the early steps hold cannot be learned so",
+             layer_name(d, layer), worst, p.start, p.end);
+    return true;
+}
+
 /* --- the data ------------------------------------------------------------------------------------------------------ */
 
 static bool find_overfitting(struct bp_diagnosis *d)
@@ -380,5 +414,6 @@ bp_rule *const bp_diagnosis_rules[BP_ILL_COUNT] = {
     [BP_ILL_SYMMETRY] = find_symmetry,   [BP_ILL_DEAD] = find_dead,           [BP_ILL_SATURATION] = find_saturation,
     [BP_ILL_EXPLODING] = find_exploding, [BP_ILL_VANISHING] = find_vanishing, [BP_ILL_DIVERGENCE] = find_divergence,
     [BP_ILL_RATE_HIGH] = find_rate_high, [BP_ILL_RATE_LOW] = find_rate_low,   [BP_ILL_OVERFITTING] = find_overfitting,
-    [BP_ILL_WORSE] = bp_find_worse,      [BP_ILL_NOTHING] = bp_find_nothing,  [BP_ILL_IMBALANCE] = find_imbalance,
+    [BP_ILL_TIME] = find_time,           [BP_ILL_WORSE] = bp_find_worse,      [BP_ILL_NOTHING] = bp_find_nothing,
+    [BP_ILL_IMBALANCE] = find_imbalance,
 };

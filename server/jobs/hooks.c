@@ -266,7 +266,9 @@ static struct bp_layer_row layer_row(const struct bp_layer_sample *sample, const
                                  .spread = stat->spread,
                                  .dead = stat->dead,
                                  .saturated = stat->saturated,
-                                 .alike = stat->alike};
+                                 .alike = stat->alike,
+                                 .delta_first = stat->delta_first,
+                                 .delta_last = stat->delta_last};
 }
 
 /* A sample of the layers joins the batch: first the whole network, then layer after layer. */

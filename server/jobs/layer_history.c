@@ -1,14 +1,27 @@
 /* layer_history.c: the sampled figures of a job's layers; see layer_history.h. */
 #include "jobs/layer_history.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LAYERS_MAX 8192 /* twice the nodes that a graph may have */
 
 static const char *const names[BP_FIGURE_COUNT] = {
-    "loss", "gradient_norm", "clipped_norm", "weight_norm", "update_ratio", "delta_norm",
-    "mean", "spread",        "dead",         "saturated",   "alike",
+    "loss",
+    "gradient_norm",
+    "clipped_norm",
+    "weight_norm",
+    "update_ratio",
+    "delta_norm",
+    "mean",
+    "spread",
+    "dead",
+    "saturated",
+    "alike",
+    "delta_first_step",
+    "delta_last_step",
+    "delta_step_ratio",
 };
 
 const char *bp_figure_name(enum bp_figure figure)
@@ -56,7 +69,8 @@ static bp_status take(void *arg, const struct bp_layer_row *row)
         .step = row->step,
         .layer = row->layer,
         .value = {row->loss, row->gradient_norm, row->clipped_norm, row->weight_norm, row->update_ratio,
-                  row->delta_norm, row->mean, row->spread, row->dead, row->saturated, row->alike}};
+                  row->delta_norm, row->mean, row->spread, row->dead, row->saturated, row->alike, row->delta_first,
+                  row->delta_last, row->delta_last > 0 ? row->delta_first / row->delta_last : NAN}};
     return BP_OK;
 }
 

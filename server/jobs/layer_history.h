@@ -21,6 +21,9 @@ enum bp_figure {
     BP_FIGURE_DEAD,
     BP_FIGURE_SATURATED,
     BP_FIGURE_ALIKE,
+    BP_FIGURE_DELTA_FIRST,
+    BP_FIGURE_DELTA_LAST,
+    BP_FIGURE_DELTA_RATIO, /* first / last: how much of the error signal gets through time */
     BP_FIGURE_COUNT
 };
 const char *bp_figure_name(enum bp_figure figure); /* as in the API */

@@ -244,6 +244,7 @@ struct bp_layer_row {
     bool hidden;
     double loss; /* of the probe: in the row of the network; NaN in others */
     double gradient_norm, clipped_norm, weight_norm, update_ratio, delta_norm, mean, spread, dead, saturated, alike;
+    double delta_first, delta_last; /* of a recurrent layer */
 };
 /* Upserts by (job, step, layer). */
 bp_status bp_db_layer_add(struct bp_db *db, const char *job, const struct bp_layer_row *rows, size_t n,

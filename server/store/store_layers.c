@@ -11,11 +11,12 @@ static const char sql_layer[] = "INSERT INTO layer (job, n, name, type, activati
                                 " VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (job, n) DO NOTHING";
 static const char sql_put[] =
     "INSERT OR REPLACE INTO layer_sample (job, step, layer, epoch, loss, gradient_norm, clipped_norm, weight_norm,"
-    " update_ratio, delta_norm, mean, spread, dead, saturated, alike)"
-    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    " update_ratio, delta_norm, mean, spread, dead, saturated, alike, delta_first, delta_last)"
+    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
 static const char sql_list[] =
     "SELECT s.step, s.layer, s.epoch, s.loss, s.gradient_norm, s.clipped_norm, s.weight_norm, s.update_ratio,"
-    " s.delta_norm, s.mean, s.spread, s.dead, s.saturated, s.alike, l.name, l.type, l.activation, l.hidden"
+    " s.delta_norm, s.mean, s.spread, s.dead, s.saturated, s.alike, s.delta_first, s.delta_last, l.name, l.type, "
+    "l.activation, l.hidden"
     " FROM layer_sample AS s JOIN layer AS l ON l.job = s.job AND l.n = s.layer"
     " WHERE s.job = ?1 ORDER BY s.step, s.layer";
 static const char sql_trim[] = "DELETE FROM layer_sample WHERE job = ?1 AND step > ?2";
@@ -27,7 +28,8 @@ static const size_t figures[] = {
     offsetof(struct bp_layer_row, update_ratio), offsetof(struct bp_layer_row, delta_norm),
     offsetof(struct bp_layer_row, mean),         offsetof(struct bp_layer_row, spread),
     offsetof(struct bp_layer_row, dead),         offsetof(struct bp_layer_row, saturated),
-    offsetof(struct bp_layer_row, alike),
+    offsetof(struct bp_layer_row, alike),        offsetof(struct bp_layer_row, delta_first),
+    offsetof(struct bp_layer_row, delta_last),
 };
 #define FIGURES (int)(sizeof figures / sizeof figures[0])
 

@@ -44,7 +44,15 @@ def waves(rows=400, seed=6, factor=1.0, jitter=0.05, shift=0.0):
     return data.csv(["p", "q", "r", "y"], out)
 
 
+def moments(at, rows=300, steps=30, seed=15):
+    """A sequence a row; the class is the sign of one of its numbers."""
+    r = random.Random(seed)
+    out = [[f"{r.gauss(0, 1):.3f}" for _ in range(steps)] for _ in range(rows)]
+    return data.csv([f"x{i}" for i in range(steps)] + ["class"], [row + ["ab"[row[at][0] == "-"]] for row in out])
+
+
 DATASETS = {
+    "early": moments(0), "late": moments(-1),
     "blobs": blobs(), "blobs8": blobs(rows=320, classes=4, features=8, seed=9), "noise": noise(), "waves": waves(),
     "tall": waves(factor=10000.0), "flowers": data.flowers(rows=240), "rings": data.rings(),
     "rare": blobs(rows=400, classes=2, shares=[0.95, 0.05], seed=11),
@@ -82,6 +90,7 @@ def normal(std, mean=0.0):
 
 HE = "he_uniform"
 OUTPUT = {"type": "dense", "units": "auto"}
+STEPS = {"type": "reshape", "shape": [30, 1]}
 
 RUNS = {
     # name: (spec, expected finding or None, further findings that may come with it)
@@ -112,6 +121,13 @@ RUNS = {
     "saturate_sigmoid": (spec("rings", [dense(32, "sigmoid",
                                               kernel_initializer={"type": "uniform", "low": -60.0, "high": 60.0})],
                               adam(0.001)), "saturation", ()),
+
+    "time_simple": (spec("early", [STEPS, {"type": "simple_rnn", "units": 8}], sgd(0.05), epochs=20),
+                    "vanishing_through_time", ()),
+    "time_lstm": (spec("early", [STEPS, {"type": "lstm", "units": 8}], sgd(0.05), epochs=20),
+                  "vanishing_through_time", ()),
+    "low_recurrent": (spec("late", [STEPS, {"type": "gru", "units": 8}], sgd(1e-5), epochs=20),
+                      "learning_rate_too_low", ()),
 
     "high_sgd": (spec("waves", [dense(32, "relu", kernel_initializer=HE)], sgd(3.0)), "learning_rate_too_high",
                  ("divergence", "dead_units")),
@@ -166,6 +182,7 @@ RUNS = {
     "healthy_far": (spec("far", [dense(32, "relu")], adam(0.005)), None, ()),
     "healthy_far_unscaled": (spec("far", [dense(32, "relu")], adam(0.1), dataset={"target_scale": "none"}, epochs=60),
                              None, ()),
+    "healthy_late": (spec("late", [STEPS, {"type": "gru", "units": 8}], adam(0.01)), None, ()),
     "healthy_plain": (spec("waves", [dense(16, "tanh")], sgd(0.1), epochs=60), None, ()),
 }
 

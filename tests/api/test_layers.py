@@ -47,6 +47,17 @@ def test_every_layer_has_its_figures(flowers):
     assert first["now"]["update_ratio"] * first["now"]["weight_norm"] <= 0.1 * first["now"]["gradient_norm"] * 1.0001
 
 
+@pytest.mark.parametrize("kind", ["simple_rnn", "lstm", "gru"])
+def test_the_error_signal_through_time(flowers, kind):
+    """Recurrent layers alone have it; the last step's is not smaller than what is left of it at the first."""
+    spec = {**SPEC, "epochs": 5, "layers": [{"type": "reshape", "shape": [4, 1]}, {"type": kind, "units": 5}]}
+    _, memory, out = layers(flowers, flowers.train(spec))["layers"]
+    now = memory["now"]
+    assert 0 < now["delta_first_step"] < now["delta_last_step"]
+    assert math.isclose(now["delta_step_ratio"], now["delta_first_step"] / now["delta_last_step"], rel_tol=1e-9)
+    assert not any(figure.endswith("_step") or figure == "delta_step_ratio" for figure in out["now"])
+
+
 def test_series_begin_at_the_first_step_and_can_be_thinned(flowers):
     job = flowers.train(SPEC)
     series = layers(flowers, job)["layers"][0]["series"]

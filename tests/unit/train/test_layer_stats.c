@@ -120,6 +120,46 @@ static void test_figures_of_a_step(void **state)
     data_done(&d);
 }
 
+/* h = relu(x + h / 2 + 100), always on its straight part: each step back halves the error signal, to the bit. */
+static void test_error_signals_through_time(void **state)
+{
+    enum { STEPS = 5 };
+    (void)state;
+    for (int reverse = 0; reverse < 2; reverse++) {
+        struct data d;
+        struct bp_graph *graph = graph_new(STEPS);
+        struct bp_node steps = {.kind = BP_OP_RESHAPE, .u.reshape = {.rank = 2, .dim = {STEPS, 1}}};
+        struct bp_node rnn = {.kind = BP_OP_SIMPLE_RNN};
+        struct bp_train_config config = config_default();
+        struct bp_error err;
+        uint64_t hash;
+        rnn.u.recurrent = (struct bp_recurrent_config){.units = 1,
+                                                       .reverse = reverse,
+                                                       .use_bias = true,
+                                                       .activation = BP_RELU,
+                                                       .kernel_init = {.kind = BP_INIT_ONES},
+                                                       .recurrent_init = {.kind = BP_INIT_CONSTANT, .a = 0.5},
+                                                       .bias_init = {.kind = BP_INIT_CONSTANT, .a = 100.0}};
+        int node = add_node(graph, rnn, add_node(graph, steps, 0, "steps"), "rnn");
+        node = add_dense(graph, node, "out", 1, 0.0);
+        assert_int_equal(bp_graph_add_head(graph, node, BP_LOSS_MSE, 1.0, &err), BP_OK);
+        data_init(&d, 50, STEPS, 0, 1);
+        data_fill(&d, 3);
+        data_split(&d, 0.0);
+        config.epochs = 1;
+        config.batch_size = 50;
+        config.layer_stats = true;
+        struct log *log = train(&config, graph, &d, &hash);
+        const struct bp_layer_stat *s = &log->stats[0][0], *out = &log->stats[0][1];
+        assert_true(s->delta_last > 0.0 && fabs(s->delta_last - s->delta_norm) <= 1e-6 * s->delta_norm);
+        assert_true(s->delta_first == s->delta_last / 16.0);
+        assert_true(isnan(out->delta_first) && isnan(log->total[0].delta_last));
+        free(log);
+        bp_graph_free(graph);
+        data_done(&d);
+    }
+}
+
 static void test_threads_and_looking_change_nothing(void **state)
 {
     struct data d;
@@ -238,6 +278,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_which_steps),
         cmocka_unit_test(test_figures_of_a_step),
+        cmocka_unit_test(test_error_signals_through_time),
         cmocka_unit_test(test_threads_and_looking_change_nothing),
         cmocka_unit_test(test_no_allocation_and_an_honest_estimate),
         cmocka_unit_test(test_blame_of_a_failing_step),
