@@ -79,6 +79,33 @@ SCHEDULES = {
     "cosine_restarts": {"type": "cosine_restarts", "t_0": 2}, "one_cycle": {"type": "one_cycle", "max_lr": 0.01},
     "plateau": {"type": "plateau", "patience": 1},
 }
+REGULAR = [{**DENSE, "l1": 1e-4, "l2": 1e-3}, {"type": "batch_norm", "momentum": 0.03}, {"type": "dropout", "rate": 0.4}]
+
+
+def training(**more):
+    """A network with statistics, dropout and penalties, and something in `training` on top of that."""
+    return classes(*REGULAR, optimizer={"type": "adamw", "lr": 0.003, "weight_decay": 0.1},
+                   training={"epochs": 2, "batch_size": 37, **more})
+
+
+def weighed(**more):
+    spec = training()
+    return {**spec, "dataset": {**spec["dataset"], **more}}
+
+
+TRAINING = {  # what is carried from batch to batch, or from epoch to epoch, beside the weights
+    "plain": training(), "clip_norm": training(clip_grad_norm=0.3), "clip_value": training(clip_grad_value=0.01),
+    "accumulate": training(accumulate=5), "in_order": training(shuffle=False),
+    "class_weights": weighed(class_weights="balanced"), "sample_weight": weighed(sample_weight="share"),
+    "decay": classes(DENSE, optimizer={"type": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.02}),
+    "early_stopping": training(early_stopping={"patience": 40, "min_delta": 0.001, "restore_best": True}),
+    "last_kept": training(early_stopping={"patience": 40, "min_delta": 0.001, "restore_best": False}),
+    "monitor": training(early_stopping={"monitor": "val_accuracy", "patience": 60}),
+    "goal": training(target={"metric": "val_accuracy", "value": 0.9}), "tolerance": training(tolerance=1e-3),
+    "rollback": values(optimizer={"type": "sgd", "lr": 30.0},
+                       training={"epochs": 2, "batch_size": 10,
+                                 "on_divergence": {"action": "rollback", "max": 100, "lr_factor": 0.3}}),
+}
 
 
 def data():
@@ -98,6 +125,7 @@ def jobs(capabilities):
     assert (there["layers"], there["losses"], there["schedules"]) == (set(LAYERS), set(LOSSES), set(SCHEDULES))
     specs = {f"layer {n}": s for n, s in LAYERS.items()}
     specs |= {f"loss {n}": s for n, s in LOSSES.items()}
+    specs |= {f"training {n}": s for n, s in TRAINING.items()}
     specs |= {f"schedule {n}": classes(DENSE, lr_schedule=s, training={"epochs": 4, "batch_size": 150}) for n, s in SCHEDULES.items()}
     specs |= {f"activation {n}": classes({**DENSE, "activation": n}) for n in there["activations"]}
     specs |= {f"optimizer {n}": classes(DENSE, optimizer=n) for n in there["optimizers"]}
@@ -141,11 +169,12 @@ def reference(start):
 def test_each_choice_has_an_effect(reference):
     """No two optimizers, activations, losses or initializers give the same weights: none is ignored."""
     _, _, found = reference
-    for kind in ("layer", "activation", "optimizer", "initializer", "loss", "schedule"):
+    for kind in ("layer", "activation", "optimizer", "initializer", "loss", "schedule", "training"):
         same_start = {n: h for n, h in found.items() if n.startswith(kind + " ")}
         # layers that do nothing to numbers in rows that are flattened anyway, a rate that is constant so far, and a
-        # bend at 6 that nothing reaches
-        harmless = {"layer flatten", "layer reshape", "schedule plateau", "activation relu6"}
+        # bend at 6 that nothing reaches, and what ends a training later on
+        harmless = {"layer flatten", "layer reshape", "schedule plateau", "activation relu6",
+                    *(f"training {n}" for n in ("early_stopping", "last_kept", "monitor", "goal", "tolerance"))}
         told_apart = {n: h for n, h in same_start.items() if n not in harmless}
         assert len(set(told_apart.values())) == len(told_apart), kind
 
@@ -166,13 +195,26 @@ def test_any_instruction_set(reference, start, simd):
     assert train_all(daemon, specs) == found
 
 
+def outcome(daemon, job):
+    """All that a job ends with: both sets of weights, why and when it ended, and what was measured on the way."""
+    ended = daemon.wait(job)
+    assert ended["status"] == "succeeded", ended["error"]
+    weights = [fingerprint(daemon, job, checkpoint) for checkpoint in ("latest", "best")]
+    return weights, ended["stop_reason"], ended["progress"]["step"], ended["progress"]["samples"], ended["metrics"]
+
+
 def test_interrupted_in_the_middle_of_an_epoch(reference, start):
     """Each job is paused as soon as it has begun, the daemon is killed, and another goes on with other threads."""
     _, specs, _ = reference
     longer = {n: {**s, "training": {**s["training"], "epochs": 600}}
-              for n, s in specs.items() if n.split()[0] in ("layer", "optimizer", "loss")}
+              for n, s in specs.items() if n.split()[0] in ("layer", "optimizer", "loss", "schedule", "training")}
     daemon = start("--threads", "2", "--workers", "2")
-    undisturbed = train_all(daemon, longer)
+    begun = {name: daemon.submit(spec)["id"] for name, spec in longer.items()}
+    undisturbed = {name: outcome(daemon, job) for name, job in begun.items()}
+    reasons = {o[1] for n, o in undisturbed.items() if n.startswith("training ")}
+    assert reasons == {"max_epochs", "early_stopping", "target_reached", "converged"}
+    rollbacks = daemon.get(f"/v1/jobs/{begun['training rollback']}/events", headers={"Accept": "application/json"}).text
+    assert '"rollback"' in rollbacks
     ids, paused = {}, 0
     for name, spec in longer.items():
         ids[name] = job = daemon.submit({**spec, "threads": 1})["id"]
@@ -185,6 +227,4 @@ def test_interrupted_in_the_middle_of_an_epoch(reference, start):
     daemon.start()
     for job in ids.values():
         daemon.post(f"/v1/jobs/{job}/resume")
-    for job in ids.values():
-        assert daemon.wait(job)["status"] == "succeeded"
-    assert {n: fingerprint(daemon, job, "latest") for n, job in ids.items()} == undisturbed
+    assert {n: outcome(daemon, job) for n, job in ids.items()} == undisturbed
