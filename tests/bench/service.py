@@ -312,7 +312,7 @@ class Bench:
             while len(costs) < pairs[0] or (len(costs) < pairs[1] and width(median_interval(costs)) > 2):
                 rates = {}
                 for polls in (False, True) if len(costs) % 2 else (True, False):
-                    rates[polls], p99 = self.rate_polled(daemon, job, seconds) if polls else (daemon.rate(job, seconds), None)
+                    rates[polls], p99 = self.rate_polled(daemon, job, seconds, 500 if polls else 0)
                     slow += [p99] if polls else []
                 costs.append(100 * (1 - rates[True] / rates[False]))
             busy = (daemon.cpu() - busy) / (time.perf_counter() - begin)
@@ -330,15 +330,19 @@ class Bench:
         )
         self.report("polls_p99_training", statistics.median(slow), "ms", 20, at_most=True)
 
-    def rate_polled(self, daemon, job, seconds):
-        """The rate while one client polls 500 times a second, and its p99 in ms."""
+    def rate_polled(self, daemon, job, seconds, a_second):
+        """The rate while one client polls so many times a second, and its p99 in ms."""
+        settle = 0.15  # what is told of a job may be from the stretch before
+        if not a_second:
+            time.sleep(settle)
+            return daemon.rate(job, seconds), None
+        requests = str(int(a_second * (seconds + settle)))
         polls = subprocess.Popen(
-            [self.build / "backpropd-bench-http", "load", daemon.port, "1", str(int(500 * (seconds + 0.2))), "500", "GET"]
-            + [f"/v1/jobs/{job}"],
+            [self.build / "backpropd-bench-http", "load", daemon.port, "1", requests, str(a_second), "GET", f"/v1/jobs/{job}"],
             stdout=subprocess.PIPE,
             text=True,
         )
-        time.sleep(0.1)
+        time.sleep(settle)
         rate = daemon.rate(job, seconds)
         return rate, json.loads(polls.communicate()[0])["p99_ms"]
 
