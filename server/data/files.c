@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WRITE_BLOCK (1 << 20)
+/* What the page cache takes in one piece, and still has at hand: for larger ones a virtual machine would have to ask its
+ * host for memory, which costs it more than all else that an import does. */
+#define WRITE_BLOCK (32 << 10)
 #define BACK_BLOCK (8 << 20)
 
 bp_status bp_files_path(char dst[BP_FILES_PATH], const char *dir, const char *sub, const char *name,
@@ -97,14 +99,18 @@ static bp_status flush(struct bp_writer *writer, struct bp_error *err)
 
 bp_status bp_writer_put(struct bp_writer *writer, const void *bytes, size_t n, struct bp_error *err)
 {
-    bp_status status;
-    if (writer->used + n > WRITE_BLOCK && (status = flush(writer, err)) != BP_OK)
-        return status;
-    if (n > WRITE_BLOCK)
-        return write_all(writer, bytes, n, err);
-    memcpy(writer->buffer + writer->used, bytes, n);
-    writer->used += n;
-    return BP_OK;
+    const uint8_t *from = bytes;
+    bp_status status = BP_OK;
+    while (n > 0 && status == BP_OK) {
+        size_t take = WRITE_BLOCK - writer->used < n ? WRITE_BLOCK - writer->used : n;
+        memcpy(writer->buffer + writer->used, from, take);
+        writer->used += take;
+        from += take;
+        n -= take;
+        if (writer->used == WRITE_BLOCK)
+            status = flush(writer, err);
+    }
+    return status;
 }
 
 bp_status bp_writer_head(struct bp_writer *writer, const void *bytes, size_t n, struct bp_error *err)

@@ -44,7 +44,7 @@
 #define HTTP_BODY_SECONDS 3600         /* for a whole body */
 #define HTTP_BODY_DEFAULT (1 << 20)    /* bytes of a body in memory, where the route does not say */
 #define HTTP_BODY_TOTAL (512LL << 20)  /* bytes of all bodies in memory */
-#define HTTP_FILE_BLOCK (256 << 10)    /* bytes of a file written at a time: a page cache likes large pieces */
+#define HTTP_FILE_BLOCK (32 << 10)     /* bytes of a file written at a time, see WRITE_BLOCK in data/files.c */
 #define HTTP_DRAIN_BYTES (1 << 20)     /* read on from a body that is refused while it arrives, then it is cut off */
 #define HTTP_DRAIN_SECONDS 5           /* the same in time */
 #define HTTP_SPACE_FLOOR (64LL << 20)  /* bytes that stay free on the disk whatever is uploaded */
