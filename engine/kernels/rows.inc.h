@@ -5,32 +5,18 @@
  * 8-4-2-1; lanes past the end of the row add +0, which changes nothing in a sum that starts at +0.
  */
 
-#define GATHER_AHEAD 16  /* rows asked for before their turn: they lie anywhere in a table that no cache may hold */
-#define GATHER_BYTES 256 /* of each; what comes behind, the processor sees coming */
-
-V16_INLINE void ask_for(const bp_real *x, int n)
-{
-    const char *from = (const char *)x, *end = (const char *)(x + n);
-    end = end - from > GATHER_BYTES ? from + GATHER_BYTES : end;
-    for (; from < end; from += 64)
-        __builtin_prefetch(from);
-    __builtin_prefetch(end - 1);
-}
-
 static void kernel_gather(const struct bp_gather *g)
 {
-    v16 missing = v16_set((bp_real)((g->fill - g->shift) * g->scale));
-    for (int r = 0; r < g->rows && r < GATHER_AHEAD; r++)
-        ask_for(g->x + (size_t)g->index[r] * g->x_row, g->n);
-    for (int r = 0; r < g->rows; r++) {
-        if (r + GATHER_AHEAD < g->rows)
-            ask_for(g->x + (size_t)g->index[r + GATHER_AHEAD] * g->x_row, g->n);
+    const int n = g->n; /* in copies that no store can change */
+    const double shift = g->shift, scale = g->scale;
+    v16 missing = v16_set((bp_real)((g->fill - shift) * scale));
+    bp_real *y = g->y;
+    for (int r = 0; r < g->rows; r++, y += g->y_row) {
         const bp_real *x = g->x + (size_t)g->index[r] * g->x_row;
-        bp_real *y = g->y + (size_t)r * g->y_row;
-        for (int i = 0; i < g->n; i += LANES) {
-            int count = v16_count((size_t)i, (size_t)g->n);
+        for (int i = 0; i < n; i += LANES) {
+            int count = v16_count((size_t)i, (size_t)n);
             v16 v = v16_load_n(x + i, count);
-            v16_store_n(y + i, v16_select(v16_at_most(v, v), v16_standardize(v, g->shift, g->scale), missing), count);
+            v16_store_n(y + i, v16_select(v16_at_most(v, v), v16_standardize(v, shift, scale), missing), count);
         }
     }
 }
@@ -138,9 +124,10 @@ V16_INLINE v16 sum_columns(const v16 column[LANES])
 }
 
 /* cross_entropy of at most LANES rows of at most LANES classes, a lane for each row: of three classes the lanes of a row
- * would be idle but for three. Every number comes about as in the other. */
-static void cross_entropy_columns(int rows, int n, const bp_real *x, const int32_t *label, const float *weight,
-                                  bp_real scale, bp_real *loss, bp_real *dx)
+ * would be idle but for three. Every number comes about as in the other. Inlined where `rows` is a constant, which saves
+ * a third. */
+V16_INLINE void cross_entropy_columns(int rows, int n, const bp_real *x, const int32_t *label, const float *weight,
+                                      bp_real scale, bp_real *loss, bp_real *dx)
 {
     bp_real labels[LANES] = {0}, factors[LANES] = {0};
     v16 column[LANES], max = v16_set(-(bp_real)INFINITY), chosen = v16_zero();
@@ -198,9 +185,16 @@ static void kernel_cross_entropy(int rows, int n, const bp_real *x, const int32_
         cross_entropy_rows(rows, n, x, label, weight, scale, loss, dx);
         return;
     }
-    for (int r = 0; r < rows; r += LANES)
-        cross_entropy_columns(v16_count((size_t)r, (size_t)rows), n, x + (size_t)r * (size_t)n, label + r,
-                              weight ? weight + r : NULL, scale, loss + r, dx ? dx + (size_t)r * (size_t)n : NULL);
+    for (; rows >= LANES; rows -= LANES) {
+        cross_entropy_columns(LANES, n, x, label, weight, scale, loss, dx);
+        x += LANES * n;
+        label += LANES;
+        weight = weight ? weight + LANES : NULL;
+        loss += LANES;
+        dx = dx ? dx + LANES * n : NULL;
+    }
+    if (rows > 0)
+        cross_entropy_columns(rows, n, x, label, weight, scale, loss, dx);
 }
 
 /* loss = mean of log(1 + e^x) - x t; dx = scale weight (sigmoid(x) - t) / n */
