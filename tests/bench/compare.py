@@ -128,8 +128,10 @@ def kinds(venv: Path, debian: str) -> Iterator[tuple[Kind, str]]:
 def ours(args: argparse.Namespace, name: str, *options: str, seconds: float) -> list[dict[str, Any]]:
     command = [args.bench, "--workloads", args.workloads, "--only", name, "--seconds", str(seconds), "--repeat", "1"]
     command += ["--threads", str(args.threads), *options]
-    out = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    return [json.loads(line) for line in out.splitlines()]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)}: {result.stderr}")
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def better(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def measure(workload: dict[str, Any], able: list[tuple[Kind, dict[int, Peer]]], 
         results.append(measure_peer(kind, peers, workload, args))
         if i == len(able) // 2:
             lines += ours(args, name, seconds=args.seconds)
-    last, *profile = ours(args, name, "--profile", seconds=args.seconds)
+    last, *profile = ours(args, name, "--profile", seconds=max(args.seconds, 0.4))  # some steps of each layer
     best = best_of([*lines, last])
     say(f"  {'backpropd':20} {best['samples_per_s']}  {best['fraction_of_peak']:.3f} of the peak")
     return {"workload": name, "goal": workload.get("goal", {}), "ours": best, "profile": profile, "peers": results}
