@@ -30,11 +30,16 @@ typedef double bp_real;
 #define bp_exec_mean_loss bp_exec_mean_loss_f64
 #define bp_exec_feed bp_exec_feed_f64
 #define bp_exec_profile bp_exec_profile_f64
+#define bp_exec_hand_over bp_exec_hand_over_f64
+#define bp_exec_is_admitted bp_exec_is_admitted_f64
+#define bp_exec_update bp_exec_update_f64
 #define bp_model bp_model_f64
 #define bp_model_new bp_model_new_f64
 #define bp_model_free bp_model_free_f64
 #define bp_model_pack bp_model_pack_f64
 #define bp_model_pack_share bp_model_pack_share_f64
+#define bp_model_pack_piece bp_model_pack_piece_f64
+#define bp_model_pack_end bp_model_pack_end_f64
 #define bp_model_part bp_model_part_f64
 #define bp_model_parts bp_model_parts_f64
 #define bp_model_estimate bp_model_estimate_f64
@@ -80,6 +85,10 @@ typedef double bp_real;
 #define bp_optimizer_slots bp_optimizer_slots_f64
 #define bp_optimizer_prepare bp_optimizer_prepare_f64
 #define bp_optimizer_step bp_optimizer_step_f64
+#define bp_optimizer_begin bp_optimizer_begin_f64
+#define bp_optimizer_take bp_optimizer_take_f64
+#define bp_optimizer_update bp_optimizer_update_f64
+#define bp_optimizer_by_pieces bp_optimizer_by_pieces_f64
 #define bp_optimizer_penalty bp_optimizer_penalty_f64
 #else
 typedef float bp_real;

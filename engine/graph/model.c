@@ -17,10 +17,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#define SHARE_ELEMENTS 1024 /* of a share, about: a small layer has enough of them to be divided between threads */
-#define SHARES_MAX 4096     /* about: larger models have larger shares */
-#define SHARE_ALIGN 1024    /* parts of tensors without rows end at whole blocks of lanes */
-#define TEAM_ELEMENTS 4096  /* parameters below which a pass over them is not worth a barrier */
+#define SHARE_ELEMENTS 1024   /* of a share, about: a small layer has enough of them to be divided between threads */
+#define SHARES_MAX 4096       /* about: larger models have larger shares */
+#define SHARE_ALIGN 1024      /* parts of tensors without rows end at whole blocks of lanes */
+#define PAST_BYTES (16 << 20) /* of packed copies that no cache would keep until they are read, or at others' cost */
+#define TEAM_ELEMENTS 4096    /* parameters below which a pass over them is not worth a barrier */
 
 struct layout {
     size_t lists, state, packed; /* bytes of each part */
@@ -165,6 +166,7 @@ static void fill(struct bp_model *model, const struct bp_graph *graph, bool trai
         model->slots[i] = carve(&at, params);
     model->stats = carve(&at, graph->nstats * sizeof(bp_real));
     model->packed = (bp_real *)at;
+    model->past = l->packed_elements >= PAST_BYTES / sizeof(bp_real);
 
     list_packed(graph, training, needs, model->packed_list, &again);
     list_shares(graph, model->shares, model->groups, &again);
@@ -226,21 +228,34 @@ bp_status bp_model_estimate(const struct bp_graph *graph, bool training, int nsl
     return BP_OK;
 }
 
-/* Packs some rows of a matrix W (out, in), whole panels of them (or up to the last): they are columns of the product's
- * B in the forward pass, and rows of it in the backward pass. */
-static void pack_rows(struct bp_model *model, const struct bp_packed *p, int first, int rows)
+static int panel_part(int from, int end)
+{
+    return end - from < BP_PANEL ? end - from : BP_PANEL;
+}
+
+/* Packs a piece of a matrix W (out, in): its rows are columns of the product's B in the forward pass, and rows of it in
+ * the backward pass. */
+static void pack_piece(struct bp_model *model, const struct bp_packed *p, const struct bp_piece *s)
 {
     const struct bp_kernels *kernels = bp_kernels_current();
     const bp_real *weights = model->params + model->graph->tensors[p->tensor].offset;
     bp_real *to = model->packed + p->offset;
+    void (*pack)(bp_real *, const bp_real *, int, int, size_t, size_t) =
+        model->past ? kernels->pack_past : kernels->pack;
+    size_t k = (size_t)p->k, row = (size_t)s->row, column = (size_t)s->column;
 
-    if (!p->backward) {
-        kernels->pack(to + (size_t)first * (size_t)p->k, weights + (size_t)first * p->col, p->k, rows, 1, p->col);
-        return;
-    }
-    for (int j = 0; j < p->n; j += BP_PANEL)
-        kernels->pack(to + (size_t)j * (size_t)p->k + (size_t)first * BP_PANEL, weights + (size_t)first * p->row + j,
-                      rows, p->n - j < BP_PANEL ? p->n - j : BP_PANEL, p->row, 1);
+    for (int o = s->row; !p->backward && o < s->row + s->rows; o += BP_PANEL)
+        pack(to + (size_t)o * k + column * BP_PANEL, weights + (size_t)o * p->col + column, s->columns,
+             panel_part(o, s->row + s->rows), 1, p->col);
+    for (int i = s->column; p->backward && i < s->column + s->columns; i += BP_PANEL)
+        pack(to + (size_t)i * k + row * BP_PANEL, weights + row * p->row + i, s->rows,
+             panel_part(i, s->column + s->columns), p->row, 1);
+}
+
+void bp_model_pack_end(const struct bp_model *model)
+{
+    if (model->past)
+        bp_kernels_current()->pack_end();
 }
 
 void bp_model_pack_share(struct bp_model *model, const struct bp_share *share)
@@ -252,8 +267,19 @@ void bp_model_pack_share(struct bp_model *model, const struct bp_share *share)
         if (offset >= share->end)
             break;
         size_t from = share->first > offset ? share->first : offset, to = share->end < end ? share->end : end;
-        pack_rows(model, p, (int)((from - offset) / row), (int)((to - from) / row));
+        struct bp_piece rows = {.row = (int)((from - offset) / row),
+                                .rows = (int)((to - from) / row),
+                                .columns = p->backward ? p->n : p->k};
+        pack_piece(model, p, &rows);
     }
+    bp_model_pack_end(model);
+}
+
+void bp_model_pack_piece(struct bp_model *model, const struct bp_piece *piece)
+{
+    for (int i = 0; i < model->npacked; i++)
+        if (model->packed_list[i].tensor == piece->tensor)
+            pack_piece(model, &model->packed_list[i], piece);
 }
 
 struct bp_share_group bp_model_part(const struct bp_model *model, int group, int parts, int part)

@@ -39,6 +39,13 @@ struct bp_share_group {
     int first, end;
 };
 
+/* A piece of a tensor: a rectangle of a matrix (of whatever has rows), or a run of a vector, which is one row. A matrix
+ * is cut at multiples of BP_PANEL both ways, so that no two pieces meet in a row of a panel. */
+struct bp_piece {
+    int tensor;
+    int row, rows, column, columns;
+};
+
 struct bp_model {
     const struct bp_graph *graph; /* borrowed; outlives the model */
     size_t nparams, nstats;       /* elements */
@@ -54,6 +61,7 @@ struct bp_model {
     struct bp_packed *packed_list;
     struct bp_share *shares; /* of the whole flat range, ascending */
     struct bp_share_group *groups;
+    bool past;   /* the packed copies are too many for a cache to have them when they are read: written past it */
     void *block; /* the one allocation behind all of it, this struct included */
 };
 
@@ -67,6 +75,10 @@ void bp_model_pack(struct bp_model *model, struct bp_team *team);
 
 /* The same for one share, on the calling thread. */
 void bp_model_pack_share(struct bp_model *model, const struct bp_share *share);
+
+/* The same for a piece; others see it after an end by the same thread. */
+void bp_model_pack_piece(struct bp_model *model, const struct bp_piece *piece);
+void bp_model_pack_end(const struct bp_model *model);
 
 /* The shares of a group that belong to the part'th of `parts` threads. */
 struct bp_share_group bp_model_part(const struct bp_model *model, int group, int parts, int part);

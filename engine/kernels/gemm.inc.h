@@ -16,8 +16,17 @@
 #define BP_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Where `past` is set panels are written past the caches. */
+V16_INLINE void put(const bool past, bp_real *to, v16 row)
+{
+    if (past)
+        v16_stream(to, row);
+    else
+        v16_store(to, row);
+}
+
 /* The panel of a B whose columns are contiguous, column j at from + j * col: in blocks of 16 x 16. */
-static void pack_transposed(bp_real *dst, const bp_real *from, int k, int columns, size_t col)
+V16_INLINE void pack_transposed(const bool past, bp_real *dst, const bp_real *from, int k, int columns, size_t col)
 {
     for (int p = 0; p < k; p += BP_PANEL) {
         int rows = v16_count((size_t)p, (size_t)k);
@@ -29,22 +38,48 @@ static void pack_transposed(bp_real *dst, const bp_real *from, int k, int column
         BP_UNROLL
         for (int r = 0; r < BP_PANEL; r++)
             if (r < rows)
-                v16_store(dst + ((size_t)p + (size_t)r) * BP_PANEL, block[r]);
+                put(past, dst + ((size_t)p + (size_t)r) * BP_PANEL, block[r]);
     }
 }
 
-static void kernel_pack(bp_real *dst, const bp_real *src, int k, int n, size_t row, size_t col)
+V16_INLINE void pack(const bool past, bp_real *dst, const bp_real *src, int k, int n, size_t row, size_t col)
 {
     for (int j = 0; j < n; j += BP_PANEL) {
         int columns = v16_count((size_t)j, (size_t)n);
         const bp_real *from = src + (size_t)j * col;
         if (col == 1) {
             for (int p = 0; p < k; p++)
-                v16_store(dst + (size_t)p * BP_PANEL, v16_load_n(from + (size_t)p * row, columns));
+                put(past, dst + (size_t)p * BP_PANEL, v16_load_n(from + (size_t)p * row, columns));
         } else {
-            pack_transposed(dst, from, k, columns, col);
+            pack_transposed(past, dst, from, k, columns, col);
         }
         dst += (size_t)k * BP_PANEL;
+    }
+}
+
+static void kernel_pack(bp_real *dst, const bp_real *src, int k, int n, size_t row, size_t col)
+{
+    pack(false, dst, src, k, n, row, col);
+}
+
+static void kernel_pack_past(bp_real *dst, const bp_real *src, int k, int n, size_t row, size_t col)
+{
+    pack(true, dst, src, k, n, row, col);
+}
+
+static void kernel_pack_end(void)
+{
+    v16_stream_end();
+}
+
+/* Row i of what is wanted soon, above one group of panels. */
+V16_INLINE void fetch(const struct bp_ahead *ahead, int i, int j, const int panels)
+{
+    for (int m = 0; m < ahead->count; m++) {
+        const bp_real *at = ahead->at[m] + (size_t)i * ahead->row + j;
+        BP_UNROLL
+        for (int q = 0; q < panels; q++)
+            __builtin_prefetch(at + q * BP_PANEL, 1);
     }
 }
 
@@ -54,6 +89,8 @@ V16_INLINE void tile(const int rows, const int panels, const bool packed, const 
                      int columns)
 {
     const size_t k = (size_t)g->k, step = g->a_col, stride = g->a_row;
+    /* Fetching is spread over k, a row at a time: the core has buffers for a few dozen lines on their way. */
+    const size_t part = g->ahead ? (k + rows - 1) / rows : k;
     const size_t b_row = packed ? BP_PANEL : g->b_row, b_panel = packed ? k * BP_PANEL : BP_PANEL;
     /* One pointer for three rows: the others are within reach of an address with a scaled index. */
     const bp_real *a[(TILE_ROWS + 2) / 3];
@@ -68,22 +105,26 @@ V16_INLINE void tile(const int rows, const int panels, const bool packed, const 
     for (int q = 0; q < panels; q++)
         sum[r][q] = v16_zero();
 
-    for (size_t p = 0; p < k; p++) {
-        v16 row[TILE_PANELS];
-        BP_UNROLL
-        for (int q = 0; q < panels; q++)
-            row[q] = v16_load(b + (size_t)q * b_panel);
-        BP_UNROLL
-        for (int r = 0; r < rows; r++) {
-            v16 x = v16_set(a[r / 3][(size_t)(r % 3) * stride]);
+    for (size_t p = 0, end = part; p < k; end = k - p < part ? k : p + part) {
+        if (g->ahead)
+            fetch(g->ahead, i + (int)(p / part), j, panels);
+        for (; p < end; p++) {
+            v16 row[TILE_PANELS];
             BP_UNROLL
             for (int q = 0; q < panels; q++)
-                sum[r][q] = v16_fma(x, row[q], sum[r][q]);
+                row[q] = v16_load(b + (size_t)q * b_panel);
+            BP_UNROLL
+            for (int r = 0; r < rows; r++) {
+                v16 x = v16_set(a[r / 3][(size_t)(r % 3) * stride]);
+                BP_UNROLL
+                for (int q = 0; q < panels; q++)
+                    sum[r][q] = v16_fma(x, row[q], sum[r][q]);
+            }
+            b += b_row;
+            BP_UNROLL
+            for (int r = 0; r < rows; r += 3)
+                a[r / 3] += step;
         }
-        b += b_row;
-        BP_UNROLL
-        for (int r = 0; r < rows; r += 3)
-            a[r / 3] += step;
     }
 
     BP_UNROLL

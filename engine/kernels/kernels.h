@@ -48,6 +48,15 @@ enum bp_activation {
 /* The term of a loss that is a mean over the outputs; see bp_kernels.loss_terms. */
 enum bp_loss_term { BP_TERM_BCE, BP_TERM_MAE, BP_TERM_HUBER, BP_TERM_HINGE, BP_TERM_POISSON, BP_TERM_QUANTILE };
 
+/* Matrices of the shape of C, rows `row` apart, that somebody is about to read: a product fetches them into the cache
+ * while it goes on. */
+#define BP_AHEAD_MAX 4
+struct bp_ahead {
+    int count;
+    const bp_real *at[BP_AHEAD_MAX];
+    size_t row;
+};
+
 /* C = A B (+ bias), or C = C + A B.
  *   A (m, k): element (i, p) at a[i * a_row + p * a_col]; one of the two strides is 1
  *   B (k, n): packed by pack(): panel j/16 starts at b + (j/16) * k * 16 and holds row p as 16 columns; or, where b_row is
@@ -66,6 +75,7 @@ struct bp_gemm {
     const bp_real *bias;     /* n values, or NULL */
     const bp_real *row_bias; /* m values, or NULL */
     bool accumulate;
+    const struct bp_ahead *ahead; /* or NULL */
 };
 
 /* Windows onto zero-padded planes (channels of an image), as a matrix: row q is a tap of the window (channel, down,
@@ -198,6 +208,10 @@ struct bp_kernels {
     /* Packs B (k, n), element (p, j) at src[p * row + j * col], into ceil(n/16) panels of k * 16; the columns past
      * n of the last panel are zero. One of the strides is 1. dst has bp_panels_size(k, n) elements. */
     void (*pack)(bp_real *dst, const bp_real *src, int k, int n, size_t row, size_t col);
+    /* The same past the caches, where the CPU can: for panels that nobody reads before they would be evicted anyway. dst
+     * is aligned to a cache line. pack_end, by the same thread, comes before anyone reads them. */
+    void (*pack_past)(bp_real *dst, const bp_real *src, int k, int n, size_t row, size_t col);
+    void (*pack_end)(void);
     void (*gemm)(const struct bp_gemm *g);
 
     /* y = f(x), n elements. alpha: slope of leaky_relu, alpha of elu; unused else. Not softmax, log_softmax. */

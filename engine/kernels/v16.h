@@ -34,6 +34,19 @@
 
 /* --- the same for all -------------------------------------------------------------------------------------------- */
 
+/* A store past the caches, p aligned to 64 bytes; others may read only after an end by the same thread. Where there is
+ * none it is a plain store. */
+#ifndef V16_STREAMS
+V16_INLINE void v16_stream(bp_real *p, v16 a)
+{
+    v16_store(p, a);
+}
+
+V16_INLINE void v16_stream_end(void)
+{
+}
+#endif
+
 /* Elements i .. min(i + 16, n) of a range: how many lanes are in use. */
 V16_INLINE int v16_count(size_t i, size_t n)
 {

@@ -28,6 +28,19 @@ V16_INLINE void v16_store(float *p, v16 a)
     _mm256_storeu_ps(p + 8, a.high);
 }
 
+#define V16_STREAMS
+
+V16_INLINE void v16_stream(float *p, v16 a)
+{
+    _mm256_stream_ps(p, a.low);
+    _mm256_stream_ps(p + 8, a.high);
+}
+
+V16_INLINE void v16_stream_end(void)
+{
+    _mm_sfence();
+}
+
 V16_INLINE v16i v16_mask_words(int n) /* the first n words -1 */
 {
     static const int32_t words[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};

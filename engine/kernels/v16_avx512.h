@@ -23,6 +23,18 @@ V16_INLINE void v16_store(float *p, v16 a)
     _mm512_storeu_ps(p, a);
 }
 
+#define V16_STREAMS
+
+V16_INLINE void v16_stream(float *p, v16 a)
+{
+    _mm512_stream_ps(p, a);
+}
+
+V16_INLINE void v16_stream_end(void)
+{
+    _mm_sfence();
+}
+
 V16_INLINE v16 v16_load_some(const float *p, int n)
 {
     return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);

@@ -86,12 +86,41 @@ static void shares_pack_whole_matrices(void **state)
     bp_graph_free(graph);
 }
 
+/* Pieces in any order make the same copies as the whole. */
+static void pieces_pack_whole_matrices(void **state)
+{
+    struct bp_graph *graph = graph_of();
+    struct bp_model *whole = model_of(graph), *cut = model_of(graph);
+    (void)state;
+    bp_model_pack(whole, NULL);
+    for (int t = graph->ntensors - 1; t >= 0; t--) {
+        const struct bp_shape *shape = &graph->tensors[t].shape;
+        int rows = shape->rank == 2 ? (int)shape->dim[0] : 1, columns = (int)shape->dim[shape->rank - 1];
+        for (int row = 0; row < rows; row += 48)
+            for (int column = 0; column < columns; column += 32) {
+                struct bp_piece piece = {t, row, rows - row < 48 ? rows - row : 48, column,
+                                         columns - column < 32 ? columns - column : 32};
+                bp_model_pack_piece(cut, &piece);
+            }
+    }
+    bp_model_pack_end(cut);
+    for (int i = 0; i < whole->npacked; i++) {
+        const struct bp_packed *p = &whole->packed_list[i];
+        assert_memory_equal(whole->packed + p->offset, cut->packed + p->offset,
+                            bp_panels_size(p->k, p->n) * sizeof(float));
+    }
+    bp_model_free(whole);
+    bp_model_free(cut);
+    bp_graph_free(graph);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shares_cover_the_parameters),
         cmocka_unit_test(parts_share_each_group),
         cmocka_unit_test(shares_pack_whole_matrices),
+        cmocka_unit_test(pieces_pack_whole_matrices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,8 @@
 /* test_gemm.c: packing and products of every table against the plain definition, bit for bit. */
 #include "support.h"
 
-static float a[1 << 17], b[1 << 17], packed[1 << 17], c[1 << 16], want[1 << 16], bias[1024];
+static _Alignas(64) float packed[1 << 17];
+static float a[1 << 17], b[1 << 17], c[1 << 16], want[1 << 16], bias[1024];
 
 static void fill_numbers(bool rough)
 {
@@ -32,6 +33,7 @@ static void check(const struct bp_kernels *table, int m, int n, int k, unsigned 
 {
     bool a_turned = mode & 1, b_turned = mode & 2, accumulate = mode & 4, biased = (mode & 8) && !accumulate;
     size_t row = b_turned ? 1 : (size_t)n, col = b_turned ? (size_t)k : 1;
+    struct bp_ahead ahead = {.count = 2, .at = {c, want}, .row = (size_t)n}; /* changes nothing */
     struct bp_gemm g = {.m = m,
                         .n = n,
                         .k = k,
@@ -42,7 +44,8 @@ static void check(const struct bp_kernels *table, int m, int n, int k, unsigned 
                         .c = c,
                         .c_row = (size_t)n + (mode & 16 ? 3 : 0),
                         .bias = biased ? bias : NULL,
-                        .accumulate = accumulate};
+                        .accumulate = accumulate,
+                        .ahead = m % 2 ? &ahead : NULL};
     size_t size = (size_t)m * g.c_row + 32;
     for (size_t i = 0; i < size; i++)
         c[i] = want[i] = plain(9, i);
@@ -107,11 +110,14 @@ static void test_packing(void **state)
     for (int t = 0; t < ntables; t++)
         for (int k = 1; k < 40; k += 3)
             for (int n = 1; n < 70; n += 5)
-                for (int turned = 0; turned < 2; turned++) {
+                for (int way = 0; way < 4; way++) {
+                    bool turned = way & 1, past = way & 2;
                     size_t row = turned ? 1 : (size_t)n + 2, col = turned ? (size_t)k + 1 : 1;
                     size_t size = bp_panels_size(k, n);
                     packed[size] = 77;
-                    tables[t]->pack(packed, b, k, n, row, col);
+                    memset(packed, 0xff, sizeof(float) * size);
+                    (past ? tables[t]->pack_past : tables[t]->pack)(packed, b, k, n, row, col);
+                    tables[t]->pack_end();
                     for (size_t i = 0; i < size; i++) {
                         size_t j = i / ((size_t)k * 16) * 16 + i % 16, p = i / 16 % (size_t)k;
                         float w = j < (size_t)n ? b[p * row + j * col] : 0;
