@@ -87,6 +87,7 @@ static bool lay_out(struct bp_exec *exec, const struct bp_plan *plan, struct lay
     exec->forward_panels = carve(l, (size_t)graph->ntensors, sizeof *exec->forward_panels);
     exec->backward_panels = carve(l, (size_t)graph->ntensors, sizeof *exec->backward_panels);
     exec->dead = carve(l, (size_t)graph->ntensors, sizeof *exec->dead);
+    exec->squares = carve(l, (size_t)plan->options.threads * (size_t)graph->nnodes, 2 * sizeof *exec->squares);
     exec->own_panels = carve(l, own, sizeof(bp_real));
     exec->arena = carve(l, plan->arena, sizeof(bp_real));
     if (!bp_size_add(plan->local, plan->scratch, &exec->scratch_thread))
@@ -162,6 +163,11 @@ bp_status bp_exec_new(struct bp_model *model, const struct bp_exec_options *opti
     for (int t = 0; t < model->graph->ntensors; t++)
         if (model->graph->tensors[t].trainable && plan->gradient[model->graph->tensors[t].node] < 0)
             exec->dead[exec->ndead++] = t;
+    exec->bounded = exec->ndead == 0;
+    for (int i = 0; i < plan->ninstrs; i++)
+        if (plan->instrs[i].kind == BP_INSTR_PARAMETERS)
+            exec->bounded =
+                exec->bounded && bp_op_table[model->graph->nodes[plan->instrs[i].node].kind]->bound != NULL;
     for (int h = 0; h < model->graph->nheads; h++)
         for (int r = 0; r < options->capacity; r++)
             exec->targets[h].weight[r] = 1;

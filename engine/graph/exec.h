@@ -82,6 +82,27 @@ void bp_exec_forward(struct bp_exec *exec, struct bp_team *team, int rows);
 double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool backward, uint64_t seed,
                     uint64_t step);
 
+/* Updating within the pass. A gradient that goes to memory, is looked at for numbers that are not finite, and is read
+ * again for the update costs more than the update of its parameters would while it is in the cache. But nobody can
+ * look at all gradients before the first update then. So the pass proves beforehand that they are sound: for a layer
+ * with dW = dY^T X, by Cauchy and Schwarz,
+ *     sum dW^2 <= sum_ij |dY_i|^2 |X_j|^2 = (sum dY^2) (sum X^2)
+ * and every partial sum of an element is below the root of that. Two short sums tell whether all gradients are finite and
+ * how large the sum of their squares can be.
+ *
+ * bp_exec_hand_over says that the next pass may do so, where all its parameter gradients have such a bound (bp_op.bound).
+ * After the error signals, before the first parameter gradient, admit is called by the leader with the loss and with an
+ * upper bound of the sum of squares of all gradients, rounding included; NaN or infinite where there is none. Where it
+ * says true, model->grads stay as they are, and take is called with each piece of a gradient when it is finished, by the
+ * thread that made it: it may change these parameters, which the pass reads no more. Where it says false the pass goes
+ * on as ever. The gradients are the same to the bit. */
+struct bp_exec_update {
+    bool (*admit)(void *arg, double loss, double squares);
+    void (*take)(void *arg, const struct bp_piece *piece, bp_real *gradient, size_t gradient_row);
+    void *arg;
+};
+void bp_exec_hand_over(struct bp_exec *exec, const struct bp_exec_update *update);
+
 /* Loss of each row (before weighting) of the last pass, (rows), of a head. */
 const bp_real *bp_exec_row_losses(struct bp_exec *exec, int head);
 
@@ -102,7 +123,7 @@ const bp_real *bp_exec_workspace(struct bp_exec *exec, int node);
 /* Profiling: from now on each pass adds the ticks (base/ticks.h) that thread t spends on a part of node n, a loss being
  * of its head's node, to ticks[(t * nodes + n) * BP_PARTS + part], for as many threads as the options say. Borrowed.
  * NULL, as at first, ends it: an instruction then reads no clock and pays one branch. */
-enum bp_part { BP_PART_FORWARD, BP_PART_LOSS, BP_PART_BACKWARD, BP_PART_PARAMETERS, BP_PARTS };
+enum bp_part { BP_PART_FORWARD, BP_PART_LOSS, BP_PART_BACKWARD, BP_PART_PARAMETERS, BP_PART_UPDATE, BP_PARTS };
 void bp_exec_profile(struct bp_exec *exec, uint64_t *ticks);
 
 #ifndef BP_DOUBLE

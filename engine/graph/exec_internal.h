@@ -28,7 +28,13 @@ struct bp_exec {
     int ndead;
     int *dead; /* trainable tensors that no loss depends on: a pass sets their gradients to zero */
     int64_t flops_forward, flops_training; /* of a row */
+    struct bp_exec_update update;          /* of the next pass; admit is NULL where it makes none */
+    bool bounded;                          /* every parameter gradient has a bound */
+    double *squares;                       /* per thread and instruction of parameters: of x and of dy */
     uint64_t *ticks;                       /* of a profile: see bp_exec_profile; borrowed, usually NULL */
 };
+
+/* exec_update.c: whether the pass going on updates: asks the hook with the loss and the bound of the gradients. */
+bool bp_exec_is_admitted(struct bp_exec *exec, struct bp_team *team, int rows, double loss);
 
 #endif

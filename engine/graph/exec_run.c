@@ -23,7 +23,8 @@ struct pass {
     int rows;
     int parts; /* threads that take part */
     bool training, backward;
-    bool loads; /* the stage going on begins with the load of the rows */
+    bool loads;                          /* the stage going on begins with the load of the rows */
+    const struct bp_exec_update *update; /* where gradients go; NULL: to the model */
     uint64_t seed, step;
 };
 
@@ -70,6 +71,12 @@ struct part {
     int row0, rows, task, column, columns;
 };
 
+static uint64_t *update_ticks(const struct pass *pass, const struct bp_instr *instr, int thread)
+{
+    size_t node = (size_t)thread * (size_t)pass->exec->plan->graph->nnodes + (size_t)instr->node;
+    return pass->exec->ticks + node * BP_PARTS + BP_PART_UPDATE;
+}
+
 static void run_instr(const struct pass *pass, const struct bp_instr *instr, const struct part *part, int thread)
 {
     struct bp_exec *exec = pass->exec;
@@ -90,6 +97,9 @@ static void run_instr(const struct pass *pass, const struct bp_instr *instr, con
     call.params = exec->model->params;
     call.stats = exec->model->stats;
     call.grads = exec->model->grads;
+    call.model = exec->model;
+    call.update = pass->update;
+    call.update_ticks = exec->ticks != NULL ? update_ticks(pass, instr, thread) : NULL;
     call.forward_panels = exec->forward_panels;
     call.backward_panels = exec->backward_panels;
     call.index = instr->node;
@@ -127,9 +137,10 @@ static void run_timed(const struct pass *pass, const struct bp_instr *instr, con
         return;
     }
     size_t node = (size_t)thread * (size_t)pass->exec->plan->graph->nnodes + (size_t)instr->node;
-    uint64_t begin = bp_ticks();
+    const uint64_t *update = &ticks[node * BP_PARTS + BP_PART_UPDATE];
+    uint64_t begin = bp_ticks(), before = *update;
     run_instr(pass, instr, part, thread);
-    ticks[node * BP_PARTS + (size_t)instr->kind] += bp_ticks() - begin;
+    ticks[node * BP_PARTS + (size_t)instr->kind] += bp_ticks() - begin - (*update - before);
 }
 
 /* --- stages ------------------------------------------------------------------------------------------------------ */
@@ -192,6 +203,25 @@ static void columns_part(void *arg, int number, int thread)
         run_timed(pass, &pass->exec->plan->instrs[i], &part, thread);
 }
 
+static double mean_loss(const struct bp_exec *exec, int head, int rows)
+{
+    double sum = 0, weights = exec->weights[head];
+    for (int r = 0; r < rows; r++)
+        sum += (double)exec->targets[head].weight[r] * (double)exec->losses[head][r];
+    return weights > 0 ? sum / weights : 0;
+}
+
+/* The total loss, and that of each head. */
+static double total_loss(struct bp_exec *exec, int rows)
+{
+    double total = 0;
+    for (int h = 0; h < exec->plan->graph->nheads; h++) {
+        exec->mean_loss[h] = mean_loss(exec, h, rows);
+        total += exec->plan->graph->heads[h].weight * exec->mean_loss[h];
+    }
+    return total;
+}
+
 /* Runs the instructions before number `end`. */
 static void run_stages(struct pass *pass, struct bp_team *team, int end)
 {
@@ -205,6 +235,9 @@ static void run_stages(struct pass *pass, struct bp_team *team, int end)
         const struct bp_stage *stage = &plan->stages[s];
         pass->stage = stage;
         pass->end = stage->end < end ? stage->end : end;
+        if (pass->exec->update.admit != NULL && plan->instrs[stage->first].kind == BP_INSTR_PARAMETERS &&
+            bp_exec_is_admitted(pass->exec, team, pass->rows, total_loss(pass->exec, pass->rows)))
+            pass->update = &pass->exec->update;
         if (stage->kind == BP_STAGE_ROWS)
             bp_team_for(team, blocks, rows_task, pass);
         else
@@ -238,14 +271,6 @@ static double sum_weights(const struct bp_exec *exec, int head, int rows)
     return sum;
 }
 
-static double mean_loss(const struct bp_exec *exec, int head, int rows)
-{
-    double sum = 0, weights = exec->weights[head];
-    for (int r = 0; r < rows; r++)
-        sum += (double)exec->targets[head].weight[r] * (double)exec->losses[head][r];
-    return weights > 0 ? sum / weights : 0;
-}
-
 static void clear_dead(struct bp_exec *exec)
 {
     for (int i = 0; i < exec->ndead; i++) {
@@ -276,7 +301,6 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
                         .backward = gradients,
                         .seed = seed,
                         .step = step};
-    double total = 0;
 
     assert(rows <= plan->options.capacity && bp_team_active(team) <= plan->options.threads);
     if (rows < 1)
@@ -292,9 +316,6 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
     team = team_for_work(team, gradients ? exec->flops_training : exec->flops_forward, rows);
     run_stages(&pass, team, gradients ? plan->ninstrs : plan->nforward + graph->nheads);
 
-    for (int h = 0; h < graph->nheads; h++) {
-        exec->mean_loss[h] = mean_loss(exec, h, rows);
-        total += graph->heads[h].weight * exec->mean_loss[h];
-    }
-    return total;
+    exec->update.admit = NULL;
+    return total_loss(exec, rows);
 }

@@ -22,7 +22,7 @@ enum { WEIGHT, BIAS };
 /* A tile of dW: half of the rows, but whole panels of them and at most TILE_OUT, so that two threads have bands of rows of
  * their own even in small layers, and TILE_IN_MIN to TILE_IN_MAX columns: more columns where there are few rows, so that a
  * task is worth its call. Packing a column costs about as much as one row of the product, hence is cheap beside a band. */
-#define TILE_OUT 128
+#define TILE_OUT 256
 #define TILE_IN_MIN 64
 #define TILE_IN_MAX 256
 #define TILE_ELEMENTS 16384
@@ -220,46 +220,105 @@ static size_t scratch(const struct bp_graph *graph, const struct bp_node *node, 
 {
     if (phase == BP_PHASE_FORWARD && is_one_unit(graph, node))
         return bp_panels_size(inputs_of(graph, node), rows);
-    return phase == BP_PHASE_PARAMETERS ? bp_panels_size(BP_ROW_CHUNK, tile_columns(outputs_of(node))) : 0;
+    if (phase != BP_PHASE_PARAMETERS)
+        return 0;
+    int out = outputs_of(node), columns = tile_columns(out);
+    return bp_panels_size(BP_ROW_CHUNK, columns) + (size_t)tile_rows(out) * (size_t)(columns + 1); /* X; dW and db */
 }
 
-/* Task t: the tile of dW at row t / tiles * tile_rows and column t % tiles * columns; the first tile of a row of
- * tiles does the bias too. */
-static void parameters(const struct bp_call *call)
+/* (sum dY^2) (sum X^2) for the weights (exec.h); a bias is a weight whose x is 1 in every row. */
+static double bound(const struct bp_node *node, int rows, double x, double dy)
+{
+    return (x + (node->u.dense.use_bias ? rows : 0)) * dy;
+}
+
+/* A tile of dW, and of db where that is not NULL: in grads, or in scratch where the pass updates. */
+struct tile {
+    int o0, nout, i0, nin;
+    size_t at; /* the first weight, in the range of all parameters */
+    bp_real *dw, *db;
+    size_t dw_row;
+};
+
+/* Tile `task`: at row task / tiles * tile_rows and column task % tiles * columns; the first of a row of tiles has the bias
+ * too. */
+static struct tile tile_of(const struct bp_call *call)
 {
     const struct bp_node *node = call->node;
-    const struct bp_kernels *kernels = call->kernels;
     const struct bp_tensor *tensors = call->graph->tensors;
-    int in = inputs_of(call->graph, node), out = outputs_of(node), columns = tile_columns(out);
+    int in = inputs_of(call->graph, node), out = outputs_of(node), band = tile_rows(out), columns = tile_columns(out);
     int tiles = (int)(((int64_t)in + columns - 1) / columns);
-    int band = tile_rows(out), o0 = call->task / tiles * band, i0 = call->task % tiles * columns;
-    int nout = out - o0 < band ? out - o0 : band, nin = in - i0 < columns ? in - i0 : columns;
-    bp_real *dw = call->grads + tensors[node->tensor[WEIGHT]].offset + (size_t)o0 * (size_t)in + i0;
-    bp_real *db = node->u.dense.use_bias && i0 == 0 ? call->grads + tensors[node->tensor[BIAS]].offset + o0 : NULL;
+    int o0 = call->task / tiles * band, i0 = call->task % tiles * columns;
+    size_t at = tensors[node->tensor[WEIGHT]].offset + (size_t)o0 * (size_t)in + (size_t)i0;
+    bool biased = node->u.dense.use_bias && i0 == 0;
+    struct tile t = {.o0 = o0, .i0 = i0, .at = at};
+
+    t.nout = out - o0 < band ? out - o0 : band;
+    t.nin = in - i0 < columns ? in - i0 : columns;
+    if (call->update != NULL) {
+        t.dw = call->scratch + bp_panels_size(BP_ROW_CHUNK, columns);
+        t.dw_row = (size_t)columns;
+        t.db = biased ? t.dw + (size_t)band * (size_t)columns : NULL;
+    } else {
+        t.dw = call->grads + at;
+        t.dw_row = (size_t)in;
+        t.db = biased ? call->grads + tensors[node->tensor[BIAS]].offset + o0 : NULL;
+    }
+    return t;
+}
+
+/* What the update of a tile will read: its parameters and slots. */
+static struct bp_ahead ahead_of(const struct bp_call *call, const struct tile *t, size_t row)
+{
+    struct bp_ahead ahead = {.count = 1 + call->model->nslots, .at = {call->params + t->at}, .row = row};
+    for (int s = 0; s < call->model->nslots; s++)
+        ahead.at[1 + s] = call->model->slots[s] + t->at;
+    return ahead;
+}
+
+static void hand_over(const struct bp_call *call, const struct tile *t)
+{
+    const struct bp_node *node = call->node;
+    struct bp_piece weight = {node->tensor[WEIGHT], t->o0, t->nout, t->i0, t->nin};
+    bp_call_hand_over(call, &weight, t->dw, t->dw_row);
+    if (t->db != NULL)
+        bp_call_hand_over(call, &(struct bp_piece){node->tensor[BIAS], 0, 1, t->o0, t->nout}, t->db, 0);
+}
+
+static void parameters(const struct bp_call *call)
+{
+    const struct bp_kernels *kernels = call->kernels;
+    int in = inputs_of(call->graph, call->node), out = outputs_of(call->node);
+    bool updates = call->update != NULL;
+    struct tile t = tile_of(call);
+    struct bp_ahead ahead = updates ? ahead_of(call, &t, (size_t)in) : (struct bp_ahead){0};
 
     for (int row = 0; row < call->rows; row += BP_ROW_CHUNK) {
         int rows = call->rows - row < BP_ROW_CHUNK ? call->rows - row : BP_ROW_CHUNK;
-        const bp_real *dy = call->dy + (size_t)row * (size_t)out + o0;
-        const bp_real *x = call->x[0] + (size_t)row * (size_t)in + i0;
+        const bp_real *dy = call->dy + (size_t)row * (size_t)out + t.o0;
+        const bp_real *x = call->x[0] + (size_t)row * (size_t)in + t.i0;
         bool bare = in % BP_PANEL == 0 && in <= BARE_ELEMENTS / rows;
         if (!bare)
-            kernels->pack(call->scratch, x, rows, nin, (size_t)in, 1);
+            kernels->pack(call->scratch, x, rows, t.nin, (size_t)in, 1);
         kernels->gemm(&(struct bp_gemm){
-            .m = nout,
-            .n = nin,
+            .m = t.nout,
+            .n = t.nin,
             .k = rows,
             .a = dy,
             .a_row = 1,
             .a_col = (size_t)out,
             .b = bare ? x : call->scratch,
             .b_row = bare ? (size_t)in : 0,
-            .c = dw,
-            .c_row = (size_t)in,
+            .c = t.dw,
+            .c_row = t.dw_row,
             .accumulate = row > 0,
+            .ahead = updates && row + rows == call->rows ? &ahead : NULL,
         });
-        if (db != NULL)
-            kernels->column_sum(rows, nout, dy, (size_t)out, db, row > 0);
+        if (t.db != NULL)
+            kernels->column_sum(rows, t.nout, dy, (size_t)out, t.db, row > 0);
     }
+    if (updates)
+        hand_over(call, &t);
 }
 
 const struct bp_op bp_op_dense = {
@@ -273,6 +332,7 @@ const struct bp_op bp_op_dense = {
     .scratch = scratch,
     .panels = panels,
     .flops = flops,
+    .bound = bound,
     .forward = forward,
     .backward = backward,
     .parameters = parameters,

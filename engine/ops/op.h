@@ -29,7 +29,8 @@
 #define BP_OPS_OP_H
 
 #include "base/real.h"
-#include "graph/model.h"
+#include "base/ticks.h"
+#include "graph/exec.h"
 
 enum bp_phase { BP_PHASE_FORWARD, BP_PHASE_BACKWARD, BP_PHASE_PARAMETERS };
 
@@ -68,7 +69,21 @@ struct bp_call {
     unsigned add;                         /* bit i: add to dx[i] instead of writing it */
     bp_real *workspace;                   /* (rows, workspace.row), then workspace.fixed elements in grid phases */
     bp_real *scratch;                     /* as many elements as bp_op.scratch asked for */
+    const struct bp_model *model;
+    /* Not NULL in PARAMETERS of an op with a bound where the pass updates (exec.h): gradients go to
+     * bp_call_hand_over instead of to grads. */
+    const struct bp_exec_update *update;
+    uint64_t *update_ticks; /* of a profile, or NULL */
 };
+
+static inline void bp_call_hand_over(const struct bp_call *call, const struct bp_piece *piece, bp_real *gradient,
+                                     size_t gradient_row)
+{
+    uint64_t begin = call->update_ticks != NULL ? bp_ticks() : 0;
+    call->update->take(call->update->arg, piece, gradient, gradient_row);
+    if (call->update_ticks != NULL)
+        *call->update_ticks += bp_ticks() - begin;
+}
 
 /* The elements of a call as runs of neighbours: all rows together, or of each row its columns. n: elements of a row. */
 struct bp_runs {
@@ -130,6 +145,10 @@ struct bp_op {
                    struct bp_panels *ret);
     /* Operations of a phase for one sample; 2 for a multiply-add. NULL: none. */
     int64_t (*flops)(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase);
+
+    /* An upper bound of the sum of squares of all parameter gradients, without rounding, given the sums of squares of
+     * x[0] and of dy; PARAMETERS then hands over what it makes where the call says so. NULL: neither. */
+    double (*bound)(const struct bp_node *node, int rows, double x, double dy);
 
     void (*forward)(const struct bp_call *call);    /* NULL: input and views */
     void (*backward)(const struct bp_call *call);   /* NULL: the same */

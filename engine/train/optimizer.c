@@ -13,7 +13,6 @@
 #include "kernels/kernels.h"
 
 #include <math.h>
-#include <stdbool.h>
 
 #define CHUNK 8192       /* elements of a task, at least: part of the numerics version */
 #define TASKS_MAX 256    /* tasks of a stage; larger models have larger chunks */
@@ -185,10 +184,8 @@ double bp_optimizer_prepare(struct bp_model *model, struct bp_team *team)
 }
 
 struct step {
-    const struct bp_optimizer *optimizer;
-    struct bp_model *model;
+    struct bp_optimizer_update update;
     int parts;
-    struct bp_update update[2]; /* of tensors without and with weight decay */
 };
 
 /* The kernel of an optimizer; NULL for sgd and adam, which have signatures of their own. */
@@ -224,13 +221,14 @@ static void slots_at(const struct bp_model *model, size_t at, bp_real *ret[BP_SL
     }
 }
 
-/* One update of n neighbouring parameters from `at`. */
-static void update_range(const struct step *w, const struct bp_update *u, size_t at, size_t n)
+/* One update of n neighbouring parameters from `at` with the gradients g. */
+static void update_range(const struct bp_optimizer_update *w, const struct bp_update *u, size_t at, size_t n,
+                         bp_real *g)
 {
     const struct bp_kernels *kernels = bp_kernels_current();
     bp_update_kernel *rule = rule_of(kernels, w->optimizer);
     const struct bp_model *model = w->model;
-    bp_real *p = model->params + at, *g = model->grads + at, *slots[BP_SLOTS_MAX] = {NULL};
+    bp_real *p = model->params + at, *slots[BP_SLOTS_MAX] = {NULL};
 
     slots_at(model, at, slots);
     if (rule != NULL) {
@@ -246,7 +244,8 @@ static void update_range(const struct step *w, const struct bp_update *u, size_t
 static void step_part(void *arg, int part, int thread)
 {
     const struct step *w = arg;
-    struct bp_model *model = w->model;
+    const struct bp_optimizer_update *u = &w->update;
+    struct bp_model *model = u->model;
 
     (void)thread;
     for (int g = 0; g < model->ngroups; g++) {
@@ -257,7 +256,7 @@ static void step_part(void *arg, int part, int thread)
             int tensor = 0;
 
             while (next_run(model->graph, share->end, &tensor, &run)) {
-                update_range(w, &w->update[run.like->decay], run.first, run.end - run.first);
+                update_range(u, &u->rule[run.like->decay], run.first, run.end - run.first, model->grads + run.first);
             }
             bp_model_pack_share(model, share);
         }
@@ -266,7 +265,7 @@ static void step_part(void *arg, int part, int thread)
 
 /* lamb's step of one tensor: first the moments and the two norms, chunk by chunk, then the update. */
 struct layer {
-    const struct step *step;
+    const struct bp_optimizer_update *step;
     const struct bp_tensor *tensor;
     size_t chunk;
     struct bp_update update;                             /* its rate is that of this tensor */
@@ -301,10 +300,10 @@ static void layer_chunk(void *arg, int task, int thread)
     size_t n, at = layer_range(l, task, &n);
 
     (void)thread;
-    update_range(l->step, &l->update, at, n);
+    update_range(l->step, &l->update, at, n, l->step->model->grads + at);
 }
 
-static void step_layers(const struct step *w, struct bp_team *team, double lr)
+static void step_layers(const struct bp_optimizer_update *w, struct bp_team *team, double lr)
 {
     const struct bp_graph *graph = w->model->graph;
     struct layer l = {.step = w};
@@ -317,7 +316,7 @@ static void step_layers(const struct step *w, struct bp_team *team, double lr)
         if (l.tensor->statistic || !l.tensor->trainable) {
             continue;
         }
-        l.update = w->update[l.tensor->decay];
+        l.update = w->rule[l.tensor->decay];
         l.chunk = chunk_size(l.tensor->count);
         tasks = chunk_count(l.tensor->count);
         bp_team_for(team, tasks, moments_chunk, &l);
@@ -384,13 +383,12 @@ static void set_sizes(struct bp_update *u, const struct bp_optimizer *optimizer,
     }
 }
 
-void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *model, struct bp_team *team, double lr,
-                       double grad_scale, uint64_t step)
+void bp_optimizer_begin(const struct bp_optimizer *optimizer, struct bp_model *model, double lr, double grad_scale,
+                        uint64_t step, struct bp_optimizer_update *ret)
 {
     enum bp_optimizer_kind kind = optimizer->kind;
     bool averages = kind == BP_RMSPROP || kind == BP_ADADELTA; /* of squares alone: their decay is alpha */
-    struct step w = {.optimizer = optimizer, .model = model, .parts = bp_model_parts(model, team)};
-    struct bp_update update = {
+    struct bp_update rule = {
         .lr = (bp_real)lr,
         .grad_scale = (bp_real)grad_scale,
         .shrink = 1.0f,
@@ -406,16 +404,51 @@ void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *mo
     };
 
     if (kind != BP_SGD && kind != BP_ADAGRAD && kind != BP_LION && !averages) { /* those with bias corrections */
-        set_sizes(&update, optimizer, lr, step);
+        set_sizes(&rule, optimizer, lr, step);
     }
-    w.update[0] = w.update[1] = update;
+    *ret = (struct bp_optimizer_update){optimizer, model, {rule, rule}};
     if (kind == BP_ADAMW || kind == BP_LION) {
-        w.update[1].shrink = (bp_real)(1.0 - lr * optimizer->weight_decay);
+        ret->rule[1].shrink = (bp_real)(1.0 - lr * optimizer->weight_decay);
     } else {
-        w.update[1].decay = (bp_real)optimizer->weight_decay;
+        ret->rule[1].decay = (bp_real)optimizer->weight_decay;
     }
-    if (kind == BP_LAMB) {
-        step_layers(&w, team, lr);
+}
+
+bool bp_optimizer_by_pieces(const struct bp_optimizer *optimizer)
+{
+    return optimizer->kind != BP_LAMB;
+}
+
+void bp_optimizer_take(void *arg, const struct bp_piece *piece, bp_real *gradient, size_t gradient_row)
+{
+    const struct bp_optimizer_update *w = arg;
+    const struct bp_tensor *tensor = &w->model->graph->tensors[piece->tensor];
+    size_t row = tensor->shape.rank > 1 ? tensor->count / (size_t)tensor->shape.dim[0] : tensor->count;
+    size_t at = tensor->offset + (size_t)piece->row * row + (size_t)piece->column;
+
+    for (int done = 0; done < piece->rows; done += BP_PANEL) { /* stores to the panels wait less in small portions */
+        struct bp_piece band = *piece;
+
+        band.row += done;
+        band.rows = piece->rows - done < BP_PANEL ? piece->rows - done : BP_PANEL;
+        for (int r = 0; r < band.rows; r++) {
+            update_range(w, &w->rule[tensor->decay], at, (size_t)piece->columns, gradient);
+            at += row;
+            gradient += gradient_row;
+        }
+        bp_model_pack_piece(w->model, &band);
+    }
+    bp_model_pack_end(w->model);
+}
+
+void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *model, struct bp_team *team, double lr,
+                       double grad_scale, uint64_t step)
+{
+    struct step w = {.parts = bp_model_parts(model, team)};
+
+    bp_optimizer_begin(optimizer, model, lr, grad_scale, step, &w.update);
+    if (optimizer->kind == BP_LAMB) {
+        step_layers(&w.update, team, lr);
         bp_model_pack(model, team);
     } else {
         bp_team_for(team, w.parts, step_part, &w);

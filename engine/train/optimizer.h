@@ -14,6 +14,9 @@
 #define BP_TRAIN_OPTIMIZER_H
 
 #include "graph/model.h"
+#include "kernels/kernels.h"
+
+#include <stdbool.h>
 
 enum bp_optimizer_kind {
     BP_SGD,
@@ -57,6 +60,20 @@ double bp_optimizer_prepare(struct bp_model *model, struct bp_team *team);
  * left alone. Renews the packed weights as well. */
 void bp_optimizer_step(const struct bp_optimizer *optimizer, struct bp_model *model, struct bp_team *team, double lr,
                        double grad_scale, uint64_t step);
+
+/* The same update of a step, piece by piece, as a pass makes the gradients: begin, then take for each piece, by any
+ * thread (a bp_exec_update.take; arg is the struct). Only where by_pieces: lamb needs the norms of whole tensors first.
+ * Penalties and clipping need all gradients first as well: they are not in it. */
+struct bp_optimizer_update {
+    const struct bp_optimizer *optimizer; /* borrowed, as the model */
+    struct bp_model *model;
+    struct bp_update rule[2]; /* of tensors without and with weight decay */
+};
+
+bool bp_optimizer_by_pieces(const struct bp_optimizer *optimizer);
+void bp_optimizer_begin(const struct bp_optimizer *optimizer, struct bp_model *model, double lr, double grad_scale,
+                        uint64_t step, struct bp_optimizer_update *ret);
+void bp_optimizer_take(void *arg, const struct bp_piece *piece, bp_real *gradient, size_t gradient_row);
 
 /* The sum of the layers' penalties: sum of l1 |p| + l2 p^2. */
 double bp_optimizer_penalty(const struct bp_model *model);

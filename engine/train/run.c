@@ -45,6 +45,7 @@ static bp_status watched_step(struct run *run)
     if (watched) {
         status = bp_layer_sampler_before(t->sampler, run->team, number, run->err);
     }
+    t->watched = watched;
     if (status == BP_OK) {
         status = bp_trainer_step(t, run->team, run->err);
     }

@@ -61,7 +61,11 @@ struct bp_trainer {
     double clip;                      /* factor of the gradients in the last update; 1: they were not clipped */
     struct bp_layer_sampler *sampler; /* NULL without layer_stats */
     struct bp_profile *profile;       /* borrowed; NULL unless somebody wants one */
-    bool put;                         /* parameters came from elsewhere: to be packed before the first step */
+    bool fuses;   /* steps may update within their pass: nothing has to be known of all gradients first */
+    bool watched; /* somebody looks at the gradients of the step going on */
+    bool updated; /* the last pass has updated */
+    struct bp_optimizer_update update; /* of that pass */
+    bool put;                          /* parameters came from elsewhere: to be packed before the first step */
 };
 
 /* Whether the best parameters are others than the present ones. */

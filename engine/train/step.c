@@ -1,7 +1,10 @@
 /* step.c: one step of training: micro-batches forward and back, the clipped gradient, the update.
  *
  * A step that fails (a loss or a gradient that is no finite number) has changed neither parameters nor running
- * statistics: what is checkpointed afterwards is the state before it.
+ * statistics: what is checkpointed afterwards is the state before it. A large model is updated within the pass, each
+ * gradient while it is in the cache, but only in a step whose loss is finite and whose gradients have been proved to be
+ * before the first of them (graph/exec.h). Where the proof fails the step goes the long way: the gradients themselves
+ * are checked, then the update. Both ways give the same bits.
  */
 #include "base/random.h"
 #include "base/ticks.h"
@@ -88,8 +91,12 @@ double bp_trainer_rate(const struct bp_trainer *t)
  * the second moments of Adam could overflow, and parameters after them. */
 static bp_status update(struct bp_trainer *t, struct bp_team *team, struct bp_error *err)
 {
-    double squares = bp_optimizer_prepare(t->model, team), scale = 1.0;
+    double squares, scale = 1.0;
 
+    if (t->updated) {
+        return BP_OK;
+    }
+    squares = bp_optimizer_prepare(t->model, team);
     mark(t, BP_STEP_CHECK);
     if (!(squares <= (double)FLT_MAX)) {
         return fail_at_gradient(t, err);
@@ -107,6 +114,29 @@ static bp_status update(struct bp_trainer *t, struct bp_team *team, struct bp_er
     bp_optimizer_step(&t->config.optimizer, t->model, team, t->rate, scale, (uint64_t)t->at.step + 1);
     mark(t, BP_STEP_UPDATE);
     return BP_OK;
+}
+
+/* Whether the pass may update: the loss is finite, and the squares of all gradients together, at most as large as the
+ * bound, fit a float. */
+static bool admit(void *arg, double loss, double squares)
+{
+    struct bp_trainer *t = arg;
+
+    if (!isfinite(loss) || !(squares <= (double)FLT_MAX)) {
+        return false;
+    }
+    t->clip = 1.0;
+    t->rate = bp_trainer_rate(t);
+    bp_optimizer_begin(&t->config.optimizer, t->model, t->rate, 1.0, (uint64_t)t->at.step + 1, &t->update);
+    t->updated = true;
+    return true;
+}
+
+static void take(void *arg, const struct bp_piece *piece, float *gradient, size_t gradient_row)
+{
+    struct bp_trainer *t = arg;
+
+    bp_optimizer_take(&t->update, piece, gradient, gradient_row);
 }
 
 /* Takes the last pass into the epoch's metrics. */
@@ -142,8 +172,8 @@ static int rows_behind(const struct bp_trainer *t, const uint32_t *place)
     return left < t->config.batch_size ? (int)left : (int)t->config.batch_size;
 }
 
-/* Forward and backward pass of one micro-batch, the k-th of the step. */
-static bp_status pass(struct bp_trainer *t, struct bp_team *team, const uint32_t *rows, int n, int k,
+/* Forward and backward pass of one micro-batch, the k-th of the step; whole: it is all of the step. */
+static bp_status pass(struct bp_trainer *t, struct bp_team *team, const uint32_t *rows, int n, int k, bool whole,
                       struct bp_error *err)
 {
     uint64_t counter = (uint64_t)t->at.step * (uint64_t)bp_trainer_micro_batches(&t->config) + (uint64_t)k;
@@ -157,6 +187,10 @@ static bp_status pass(struct bp_trainer *t, struct bp_team *team, const uint32_t
     bp_batch_expect(&batch, rows + n, rows_behind(t, rows + n));
     mark(t, BP_STEP_GATHER);
     t->last = (struct bp_last_pass){rows, n, counter};
+    t->updated = false;
+    if (t->fuses && whole && !t->watched) {
+        bp_exec_hand_over(t->exec, &(struct bp_exec_update){admit, take, t});
+    }
     loss = bp_exec_pass(t->exec, team, n, true, t->config.seed, counter);
     mark(t, BP_STEP_PASS);
     if (!isfinite(loss)) {
@@ -183,7 +217,7 @@ static bp_status step(struct bp_trainer *t, struct bp_team *team, struct bp_erro
             collect(t, n); /* of the micro-batch before, which the pass now overwrites */
         }
         n = left < t->config.batch_size ? (int)left : t->config.batch_size;
-        status = pass(t, team, rows.list + done, n, (int)k, err);
+        status = pass(t, team, rows.list + done, n, (int)k, n == rows.count, err);
         if (status != BP_OK) {
             return status;
         }

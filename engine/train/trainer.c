@@ -236,6 +236,24 @@ static bp_status make_parts(struct bp_trainer *t, const struct sizes *s, struct 
     return status == BP_OK ? bp_initialize(t->model, t->config.seed, err) : status;
 }
 
+/* Bytes of parameters and slots from which an update goes to memory for them. What fits the caches is updated as fast
+ * after the pass, and needs no stage for the proof. */
+#define FUSED_BYTES (16 << 20)
+
+/* Whether steps may update within their pass: neither penalties nor clipping nor lamb, which want all gradients. */
+static bool may_fuse(const struct bp_train_config *c, const struct bp_graph *graph)
+{
+    size_t each = (1 + (size_t)bp_optimizer_slots(&c->optimizer)) * sizeof(float);
+
+    for (int i = 0; i < graph->ntensors; i++) {
+        if (graph->tensors[i].l1 != 0.0 || graph->tensors[i].l2 != 0.0) {
+            return false;
+        }
+    }
+    return graph->nparams >= FUSED_BYTES / each && c->clip_grad_norm == 0.0 && c->clip_grad_value == 0.0 &&
+           bp_optimizer_by_pieces(&c->optimizer);
+}
+
 bp_status bp_trainer_new(const struct bp_train_config *config, const struct bp_graph *graph,
                          const struct bp_source *source, const struct bp_split *split, struct bp_trainer **ret,
                          struct bp_error *err)
@@ -274,6 +292,7 @@ bp_status bp_trainer_new(const struct bp_train_config *config, const struct bp_g
     t->at.plateau.lr = config->optimizer.lr;
     t->order_epoch = -1;
     t->clip = 1.0;
+    t->fuses = may_fuse(&t->config, graph);
     status = make_parts(t, &sizes, err);
     if (status != BP_OK) {
         bp_trainer_free(t);

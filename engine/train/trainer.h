@@ -2,6 +2,8 @@
  *
  *   for each epoch, for each batch of shuffled rows:
  *     gather the rows -> forward, loss, backward (exec) -> check that all is finite -> clip -> update -> pack
+ *     (a large model, where nothing has to be known of all gradients: -> proof that they are finite -> each piece of a
+ *     gradient is followed by its update and packing, in the cache: graph/exec.h; the same bits)
  *   at the end of an epoch: evaluate on the validation rows, keep the best parameters, stop early or go on
  *
  * The state after step n is a function of (configuration, graph, rows, seed, n) alone: not of the number of
@@ -141,7 +143,7 @@ bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct
  * they add up to the steps. */
 enum bp_step_part {
     BP_STEP_GATHER, /* the batch from the table, and once an epoch the order of the rows */
-    BP_STEP_PASS,   /* forward, losses, backward */
+    BP_STEP_PASS,   /* forward, losses, backward; the update too where it is within the pass (BP_PART_UPDATE) */
     BP_STEP_METRICS,
     BP_STEP_CHECK,  /* that the gradients are finite; their norm */
     BP_STEP_UPDATE, /* and renewing the packed weights */

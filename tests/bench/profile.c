@@ -114,7 +114,8 @@ static void fill(struct view *v)
         v->all[n] = (struct row){.forward = part_of(v, n, BP_PART_FORWARD),
                                  .data = part_of(v, n, BP_PART_BACKWARD),
                                  .weights = part_of(v, n, BP_PART_PARAMETERS),
-                                 .update = v->update * (double)trained(g, n) / (double)v->nparams,
+                                 .update = v->update * (double)trained(g, n) / (double)v->nparams +
+                                           part_of(v, n, BP_PART_UPDATE),
                                  .loss = part_of(v, n, BP_PART_LOSS)};
         add_row(&v->sum, &v->all[n]);
     }
@@ -173,7 +174,7 @@ static void print_step(const struct view *v, double plain)
     double step = v->tick * (double)(v->p->end_tick - v->p->begin_tick), inside = 0;
     double gather = v->tick * (double)ticks[BP_STEP_GATHER] + v->load, check = v->tick * (double)ticks[BP_STEP_CHECK];
     double metrics = v->tick * (double)ticks[BP_STEP_METRICS], pass = v->tick * (double)ticks[BP_STEP_PASS];
-    double wait = pass - v->load - (total_of(&v->sum) - v->sum.update);
+    double wait = pass - v->load - (total_of(&v->sum) - v->update);
 
     for (int i = 0; i < BP_STEP_PARTS; i++)
         inside += v->tick * (double)ticks[i];
