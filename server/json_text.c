@@ -17,7 +17,7 @@ struct out {
 static int put(const char *bytes, size_t n, void *arg)
 {
     struct out *o = arg;
-    if (n >= o->capacity - o->size) {
+    if (!o->data || n >= o->capacity - o->size) {
         size_t capacity = 2 * (o->size + n) + 256;
         char *data = realloc(o->data, capacity);
         if (!data)
