@@ -19,7 +19,7 @@
  * numbers turn out finite. A caller who does not want that puts them back, or freezes the layer.
  *
  * Threads: one execution is used by one caller (and its team) at a time; any number may share a model, as long as none
- * of them runs a training pass over running statistics.
+ * of them runs a pass that writes it: gradients, running statistics, or an update within the pass.
  */
 #ifndef BP_GRAPH_EXEC_H
 #define BP_GRAPH_EXEC_H

@@ -137,7 +137,7 @@ static void run_timed(const struct pass *pass, const struct bp_instr *instr, con
         return;
     }
     size_t node = (size_t)thread * (size_t)pass->exec->plan->graph->nnodes + (size_t)instr->node;
-    const uint64_t *update = &ticks[node * BP_PARTS + BP_PART_UPDATE];
+    const uint64_t *update = update_ticks(pass, instr, thread);
     uint64_t begin = bp_ticks(), before = *update;
     run_instr(pass, instr, part, thread);
     ticks[node * BP_PARTS + (size_t)instr->kind] += bp_ticks() - begin - (*update - before);
@@ -245,6 +245,7 @@ static void run_stages(struct pass *pass, struct bp_team *team, int end)
         pass->loads = false;
     }
     pass->exec->load = NULL;
+    pass->exec->update.admit = NULL;
 }
 
 static struct bp_team *team_for_work(struct bp_team *team, int64_t flops_row, int rows)
@@ -303,8 +304,10 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
                         .step = step};
 
     assert(rows <= plan->options.capacity && bp_team_active(team) <= plan->options.threads);
-    if (rows < 1)
+    if (rows < 1) {
+        exec->update.admit = NULL;
         return 0;
+    }
     for (int h = 0; h < graph->nheads; h++) {
         double weights = exec->weights[h] = sum_weights(exec, h, rows);
         exec->scale[h] = weights > 0 ? (bp_real)(graph->heads[h].weight / weights) : 0;
@@ -316,6 +319,5 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
     team = team_for_work(team, gradients ? exec->flops_training : exec->flops_forward, rows);
     run_stages(&pass, team, gradients ? plan->ninstrs : plan->nforward + graph->nheads);
 
-    exec->update.admit = NULL;
     return total_loss(exec, rows);
 }

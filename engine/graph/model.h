@@ -5,7 +5,8 @@
  * Beside it the model keeps packed copies of the weights for the matrix kernels; bp_model_pack renews them after
  * the parameters changed. Packed copies are derived and never stored.
  *
- * Threads: one writer at a time; executions only read it during a pass, but for the running statistics (exec.h).
+ * Threads: one writer at a time; executions only read it during a pass, but for the gradients, the running statistics,
+ * and what a pass updates (exec.h).
  */
 #ifndef BP_GRAPH_MODEL_H
 #define BP_GRAPH_MODEL_H

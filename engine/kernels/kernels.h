@@ -48,7 +48,7 @@ enum bp_activation {
 /* The term of a loss that is a mean over the outputs; see bp_kernels.loss_terms. */
 enum bp_loss_term { BP_TERM_BCE, BP_TERM_MAE, BP_TERM_HUBER, BP_TERM_HINGE, BP_TERM_POISSON, BP_TERM_QUANTILE };
 
-/* Matrices of the shape of C, rows `row` apart, that somebody is about to read: a product fetches them into the cache
+/* Matrices of the shape of C, rows `row` apart, that somebody is about to change: a product fetches them into the cache
  * while it goes on. */
 #define BP_AHEAD_MAX 4
 struct bp_ahead {

@@ -4,14 +4,14 @@
  *   backward    dX (rows, in) = dY (rows, out) W
  *   parameters  dW (out, in)  = dY^T X,  db (out) = sum over rows of dY
  *
- * The first two are row-local, or run by columns where the layer has more weights than activations. The last sums over the batch: in chunks of BP_ROW_CHUNK rows, each chunk one chain of
- * fma per element, the chunks' sums added in ascending order. Its grid cuts dW into tiles; a task packs its columns
- * of X chunk by chunk into scratch, unless a chunk is small, and multiplies them by its rows of dY^T, so no two tasks write
- * the same element.
+ * The first two are row-local, or run by columns where the layer has more weights than activations. The last sums over
+ * the batch: in chunks of BP_ROW_CHUNK rows, each chunk one chain of fma per element, the chunks' sums added in
+ * ascending order. Its grid cuts dW into tiles; a task packs its columns of X chunk by chunk into scratch, unless a
+ * chunk is small, and multiplies them by its rows of dY^T, so no two tasks write the same element. Where the pass
+ * updates, a tile is made in scratch and handed over instead.
  *
  * Threads: pure functions of the call.
  */
-#include "graph/exec.h"
 #include "ops/op.h"
 
 #include <math.h>
@@ -267,7 +267,9 @@ static struct tile tile_of(const struct bp_call *call)
     return t;
 }
 
-/* What the update of a tile will read: its parameters and slots. */
+_Static_assert(1 + BP_SLOTS_MAX <= BP_AHEAD_MAX, "a product fetches the parameters and all slots");
+
+/* What the update of a tile will change: its parameters and slots. */
 static struct bp_ahead ahead_of(const struct bp_call *call, const struct tile *t, size_t row)
 {
     struct bp_ahead ahead = {.count = 1 + call->model->nslots, .at = {call->params + t->at}, .row = row};

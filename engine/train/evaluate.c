@@ -65,6 +65,10 @@ static bp_status evaluate(struct bp_exec *exec, int capacity, struct bp_team *te
         if (status != BP_OK) {
             return status;
         }
+        if (nrows - first > (uint64_t)n) {
+            uint64_t left = nrows - first - (uint64_t)n;
+            bp_batch_expect(&batch, rows + first + n, left < (uint64_t)capacity ? (int)left : capacity);
+        }
         bp_exec_pass(exec, team, n, false, 0, 0);
         for (int h = 0; h < graph->nheads; h++) {
             bp_accumulator_add(&judges->accs[h], exec, &graph->heads[h], h, n, bp_head_unit(source, h),

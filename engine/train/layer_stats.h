@@ -32,9 +32,9 @@ struct bp_layer_stat {
     double weight_norm;   /* of its weights (without biases, where there are weights), before the update */
     double update_ratio;  /* norm of the weights' update / weight_norm */
     double delta_norm;    /* error signal: root mean square over the rows of the norm of a row's dL/dz */
-    double
-        delta_first; /* of a recurrent layer, in the same measure: the error signal of its gates at the first step */
-    double delta_last;   /* that it reads, and at the last: through time it comes from the last to the first */
+    /* Of a recurrent layer, in the same measure: the error signal of its gates at the first step that it reads, and at
+     * the last. Through time it comes from the last to the first. */
+    double delta_first, delta_last;
     double mean, spread; /* of the activations: mean and standard deviation */
     double dead;         /* share of relu units that are 0 for every row of the probe */
     double saturated;    /* share of activations where the slope is below 5 % of the steepest (sigmoid, tanh …) */

@@ -243,14 +243,17 @@ static bp_status make_parts(struct bp_trainer *t, const struct sizes *s, struct 
 /* Whether steps may update within their pass: neither penalties nor clipping nor lamb, which want all gradients. */
 static bool may_fuse(const struct bp_train_config *c, const struct bp_graph *graph)
 {
-    size_t each = (1 + (size_t)bp_optimizer_slots(&c->optimizer)) * sizeof(float);
+    size_t each = (1 + (size_t)bp_optimizer_slots(&c->optimizer)) * sizeof(float), updated = 0;
 
     for (int i = 0; i < graph->ntensors; i++) {
-        if (graph->tensors[i].l1 != 0.0 || graph->tensors[i].l2 != 0.0) {
+        const struct bp_tensor *tensor = &graph->tensors[i];
+
+        if (tensor->l1 != 0.0 || tensor->l2 != 0.0) {
             return false;
         }
+        updated += tensor->trainable && !tensor->statistic ? tensor->count : 0;
     }
-    return graph->nparams >= FUSED_BYTES / each && c->clip_grad_norm == 0.0 && c->clip_grad_value == 0.0 &&
+    return updated >= FUSED_BYTES / each && c->clip_grad_norm == 0.0 && c->clip_grad_value == 0.0 &&
            bp_optimizer_by_pieces(&c->optimizer);
 }
 

@@ -143,7 +143,7 @@ bp_status bp_trainer_estimate(const struct bp_train_config *config, const struct
  * they add up to the steps. */
 enum bp_step_part {
     BP_STEP_GATHER, /* the batch from the table, and once an epoch the order of the rows */
-    BP_STEP_PASS,   /* forward, losses, backward; the update too where it is within the pass (BP_PART_UPDATE) */
+    BP_STEP_PASS, /* forward, losses, backward; the proof and the update too where they are within the pass (BP_PART_UPDATE) */
     BP_STEP_METRICS,
     BP_STEP_CHECK,  /* that the gradients are finite; their norm */
     BP_STEP_UPDATE, /* and renewing the packed weights */

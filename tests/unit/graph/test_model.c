@@ -66,15 +66,28 @@ static void parts_share_each_group(void **state)
 }
 
 /* Every packed copy is what one call of the kernel makes of the whole matrix. */
+static size_t packed_elements(const struct bp_model *model)
+{
+    size_t n = 0;
+    for (int i = 0; i < model->npacked; i++)
+        n += bp_panels_size(model->packed_list[i].k, model->packed_list[i].n);
+    return n;
+}
+
 static void shares_pack_whole_matrices(void **state)
 {
     struct bp_graph *graph = graph_of();
     struct bp_model *model = model_of(graph);
     (void)state;
+    assert_true(model->npacked > graph->nheads && !model->past);
     bp_model_pack(model, NULL);
-    assert_true(model->npacked > graph->nheads);
-    for (int i = 0; i < model->npacked; i++) {
-        const struct bp_packed *p = &model->packed_list[i];
+    for (int i = 0; i < 2 * model->npacked; i++) {
+        if (i == model->npacked) { /* once more, past the caches */
+            memset(model->packed, 0, packed_elements(model) * sizeof(float));
+            model->past = true;
+            bp_model_pack(model, NULL);
+        }
+        const struct bp_packed *p = &model->packed_list[i % model->npacked];
         size_t bytes = bp_panels_size(p->k, p->n) * sizeof(float);
         float *want = malloc(bytes);
         bp_kernels_current()->pack(want, model->params + graph->tensors[p->tensor].offset, p->k, p->n, p->row,
@@ -87,12 +100,12 @@ static void shares_pack_whole_matrices(void **state)
 }
 
 /* Pieces in any order make the same copies as the whole. */
-static void pieces_pack_whole_matrices(void **state)
+static void pieces_pack(bool past)
 {
     struct bp_graph *graph = graph_of();
     struct bp_model *whole = model_of(graph), *cut = model_of(graph);
-    (void)state;
     bp_model_pack(whole, NULL);
+    cut->past = past;
     for (int t = graph->ntensors - 1; t >= 0; t--) {
         const struct bp_shape *shape = &graph->tensors[t].shape;
         int rows = shape->rank == 2 ? (int)shape->dim[0] : 1, columns = (int)shape->dim[shape->rank - 1];
@@ -112,6 +125,13 @@ static void pieces_pack_whole_matrices(void **state)
     bp_model_free(whole);
     bp_model_free(cut);
     bp_graph_free(graph);
+}
+
+static void pieces_pack_whole_matrices(void **state)
+{
+    (void)state;
+    pieces_pack(false);
+    pieces_pack(true);
 }
 
 int main(void)
