@@ -62,7 +62,7 @@ static int put_integer(json_int_t value, struct out *o)
 static bool is_plain(const char *text, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if ((unsigned char)text[i] < 0x20 || text[i] == '"' || text[i] == '\\' || text[i] == 0x7f)
+        if ((unsigned char)text[i] < 0x20 || text[i] == '"' || text[i] == '\\')
             return false;
     return true;
 }

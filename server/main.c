@@ -196,15 +196,18 @@ static void stop_predictors(struct daemon *d)
     bp_predictors_free(d->app.predictors);
 }
 
-static int start_caches(struct daemon *d, struct bp_error *err)
-{
-    return bp_job_cache_new(&d->app.job_cache, err) || bp_table_cache_new(&d->app.tables, err) ? EX_OSERR : EX_OK;
-}
-
 static void stop_caches(struct daemon *d)
 {
     bp_job_cache_free(d->app.job_cache);
     bp_table_cache_free(d->app.tables);
+}
+
+static int start_caches(struct daemon *d, struct bp_error *err)
+{
+    if (bp_job_cache_new(&d->app.job_cache, err) == BP_OK && bp_table_cache_new(&d->app.tables, err) == BP_OK)
+        return EX_OK;
+    stop_caches(d);
+    return EX_OSERR;
 }
 
 static void split_hosts(struct daemon *d)

@@ -100,7 +100,7 @@ static void judge(struct bp_reply *reply, struct record *r)
     r->facts.diverged = code && strcmp(code, "nonfinite_loss") == 0;
     r->facts.where = json_string_value(json_object_get(error ? error : r->rollback, "where"));
     r->facts.rollback_factor = json_number_value(json_object_get(r->rollback, "lr_factor"));
-    r->facts.final = bp_job_status_final(r->row->status);
+    r->facts.final = r->row->status == BP_JOB_SUCCEEDED; /* one that was cut short is judged by where it was going */
     find_target(r);
     json_t *verdict = bp_diagnosis_make(&r->facts);
     json_t *out = json_pack("{ss ss ss}", "object", "diagnosis", "job", r->row->id, "status",

@@ -278,7 +278,8 @@ static enum scan scan_quoted(struct bp_csv *csv, char **pp, struct bp_csv_field 
 }
 
 /* Takes the fields from p on that end in a listed delimiter, where no quote is listed: all but the last of a row. Returns
- * the first byte of the next field. Stops before p are behind already: only a quoted field passes over some. */
+ * the first byte of the next field. Stops before p are behind already: a quoted field passes over some, and so does the
+ * end of a row of two bytes, whose LF then sends the next row's first field the long way. */
 static inline char *take_plain(struct bp_csv *csv, char *p)
 {
     const uint32_t *stop = csv->stops + csv->stop, *last = csv->stops + csv->nstops;

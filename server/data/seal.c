@@ -39,6 +39,8 @@ static bp_status hash_file(struct bp_seal *seal, int fd, uint8_t *block, char re
     sha256_digest(&sha, sizeof digest, digest);
     base16_encode_update(ret, sizeof digest, digest);
     ret[64] = 0;
+    if (stopped(seal))
+        return bp_fail(err, BP_STOPPED, "stopped before syncing the data");
     return fsync(fd) == 0 ? BP_OK : bp_files_fail(err, "syncing the uploaded file");
 }
 

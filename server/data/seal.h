@@ -1,7 +1,7 @@
 /* seal.h: what uploaded files need besides being read: their SHA-256, and to be on the disk. Both are done on a thread of
  * its own, while the scan reads the same files: it hashes them out of the page cache and has the disk write behind it.
  *
- * Memory is one block. An upload that is refused stops its seal at the next block.
+ * Memory is one block. An upload that is refused stops its seal at the next block, or when a sync that has begun is over.
  *
  * Private to server/data. Threads: the functions are the importing thread's.
  */

@@ -4,8 +4,8 @@
  * full disk) is remembered; the rest of the body is read and dropped up to a bound, so that the client gets to see the
  * answer, and beyond it the connection is cut.
  *
- * Memory grows with the bytes that arrived, never with what a header promised, and the bodies of all requests
- * together have a limit. Temporary files are 0600, named by us, and deleted with the request unless a handler took
+ * Memory grows with the bytes that arrived, never with what a header promised (but for one block of a file), and the
+ * bodies of all requests together have a limit. Temporary files are 0600, named by us, and deleted with the request unless a handler took
  * them.
  *
  * Threads: the connection's; the handler reads afterwards.

@@ -25,7 +25,7 @@ struct bp_diagnosis_facts {
     const char *where;      /* the op or tensor that was to blame for it, or for the last rollback, or NULL */
     int rollbacks;          /* how often such a number sent it back to the start of an epoch */
     double rollback_factor; /* what these have made of the rate */
-    bool final;             /* the job has ended */
+    bool final;             /* the job has run to its end */
     struct bp_curve loss, val_loss, r2, val_r2;
     const struct bp_layer_history *layers;
     const json_t *class_labels, *class_counts; /* arrays of the target's classes, or NULL */

@@ -35,19 +35,31 @@ static bool is_text(const json_t *value, const char *text)
     return have && strcmp(have, text) == 0;
 }
 
-/* Whether r2 can judge: a loss whose best constant is the mean, or near it. A quantile is not; nor is a hinge. */
+static bool has_loss(const struct bp_diagnosis *d, const char *name)
+{
+    const json_t *loss = json_object_get(d->facts->spec, "loss");
+    return is_text(json_is_object(loss) ? json_object_get(loss, "type") : loss, name);
+}
+
+/* Whether r2 can judge: a loss whose best constant is the mean. That of mae is the median, and huber's lies between: where
+ * most of the targets are 0, doing well by them is worse than the mean. */
 static bool judges(const struct bp_diagnosis *d)
 {
-    static const char *const losses[] = {"mse", "mae", "huber", "poisson"};
-    const json_t *loss = json_object_get(d->facts->spec, "loss");
-    loss = json_is_object(loss) ? json_object_get(loss, "type") : loss;
     for (int i = 0; i < BP_ILL_WORSE; i++)
         if (d->found[i])
             return false;
-    for (size_t i = 0; i < sizeof losses / sizeof *losses; i++)
-        if (is_text(loss, losses[i]))
-            return true;
-    return false;
+    return has_loss(d, "mse") || has_loss(d, "poisson");
+}
+
+/* Whether scaling the target is a cure: it is not scaled, and it can be. poisson wants counts, and an output with bounds
+ * would not reach a scaled target. */
+static bool wants_scale(const struct bp_diagnosis *d)
+{
+    const json_t *layers = part(d->facts->spec, "model", "layers");
+    const json_t *output = json_array_get(layers, json_array_size(layers) - 1);
+    const json_t *activation = json_object_get(output, "activation");
+    return is_text(part(d->facts->spec, "dataset", "target_scale"), "none") && has_loss(d, "mse") &&
+           is_text(json_object_get(output, "type"), "dense") && (!activation || is_text(activation, "linear"));
 }
 
 static double last(const struct bp_curve *c)
@@ -95,7 +107,7 @@ bool bp_find_worse(struct bp_diagnosis *d)
     if (!judges(d) || !(fit < WORSE) || valid >= WORSE || (!d->facts->final && on_its_way(d, train)))
         return false;
     show(d, fit, valid);
-    bool unscaled = is_text(part(d->facts->spec, "dataset", "target_scale"), "none");
+    bool unscaled = wants_scale(d);
     if (unscaled)
         d->advice = advice_scale;
     else if (gain(train) > STILL_RISES * -fit)

@@ -166,8 +166,9 @@ static const struct bp_field dataset_fields[] = {
     {.name = "target_scale",
      .value = BP_VALUE_CHOICE,
      .family = &target_scale_family,
-     .help = "of a regression target while training; standard with mse and an unbounded output; all losses, metrics "
-             "and predictions are in the target's own units either way"},
+     .help =
+         "of a regression target while training; standard with mse, mae, huber, quantile and an unbounded output; "
+         "all losses, metrics and predictions are in the target's own units either way"},
     {.name = "input_shape",
      .value = BP_VALUE_LIST,
      .flags = BP_NULLABLE,

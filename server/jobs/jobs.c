@@ -162,11 +162,15 @@ static bool recovered(struct bp_jobs *jobs)
     struct bp_error err = {0};
     if (!atomic_compare_exchange_strong(&jobs->recovery, &due, BP_RECOVERY_GOES_ON))
         return due == BP_RECOVERED;
-    bool done = bp_recover(jobs->app, jobs->crashed, &err) == BP_OK;
+    bp_status status = bp_recover(jobs->app, jobs->crashed, &err);
+    bool done = status == BP_OK;
     atomic_store(&jobs->recovery, done ? BP_RECOVERED : BP_RECOVERY_DUE);
     if (done) {
         bp_recovery_mark(jobs->app, true);
         bp_log(BP_LOG_INFO, "there is room again: jobs are taken from the queue", NULL);
+    } else if (status != BP_FULL) {
+        bp_log(BP_LOG_ERROR, "jobs that were in the middle of something cannot be put right", "error", err.message,
+               NULL);
     }
     return done;
 }
@@ -238,7 +242,8 @@ void bp_jobs_stop(struct bp_app *app)
     pthread_mutex_unlock(&jobs->mutex);
     for (int i = 0; i < jobs->nworkers; i++)
         pthread_join(jobs->workers[i], NULL);
-    bp_recovery_mark(app, false);
+    if (atomic_load(&jobs->recovery) == BP_RECOVERED) /* else the next start still comes after the crash */
+        bp_recovery_mark(app, false);
     app->jobs = NULL;
     pthread_cond_destroy(&jobs->wake);
     pthread_mutex_destroy(&jobs->mutex);

@@ -116,6 +116,8 @@ bp_status bp_recover(struct bp_app *app, bool crashed, struct bp_error *err)
         char n[24];
         snprintf(n, sizeof n, "%zu", left.n);
         bp_log(BP_LOG_INFO, "jobs that were in the middle of something go on", "jobs", n, NULL);
+        for (size_t i = 0; app->http && i < left.n; i++) /* a late recovery: somebody may wait for them */
+            bp_http_notify(app->http, left.ids[i], INT64_MAX);
     }
     free(left.ids);
     return status;

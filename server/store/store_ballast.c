@@ -15,8 +15,8 @@
 #define FILE_NAME "ballast" /* in the data directory */
 #define BALLAST_BYTES (4 << 20)
 #define ROOM_TO_START (1u << 20) /* the log's index, and the rows of what a crash left in the middle; less is full */
-#define ROOM                                                                                                         \
-    (4ull * BALLAST_BYTES) /* left free by large writes; more than the ballast, so that it does not come and go */
+/* Left free by large writes; more than the ballast, so that it does not come and go. */
+#define KEPT_FREE (4ull * BALLAST_BYTES)
 
 static uint64_t room(const struct bp_store *store)
 {
@@ -32,10 +32,10 @@ void bp_ballast_open(struct bp_store *store)
 
 void bp_ballast_advice(const struct bp_store *store, char *ret, size_t size)
 {
-    uint64_t free = room(store);
-    if (free < ROOM_TO_START)
+    uint64_t left = room(store);
+    if (left < ROOM_TO_START)
         snprintf(ret, size, "; the disk has %llu bytes left, and a start takes %u: make room, and start again",
-                 (unsigned long long)free, ROOM_TO_START);
+                 (unsigned long long)left, ROOM_TO_START);
     else
         snprintf(ret, size, "; make room, or raise --max-database");
 }
@@ -43,7 +43,7 @@ void bp_ballast_advice(const struct bp_store *store, char *ret, size_t size)
 bool bp_ballast_take(struct bp_store *store, size_t weight)
 {
     /* What is written may lie in the log and in the database at once. */
-    if (room(store) < ROOM + 2 * (uint64_t)weight)
+    if (room(store) < KEPT_FREE + 2 * (uint64_t)weight)
         return false;
     if (store->ballast)
         return true;

@@ -7,10 +7,12 @@ gradient), so an ill run may have the further findings that `also` names, and no
 
 import math
 import random
+import time
 
 import pytest
 
 import data
+from conftest import PATIENCE
 
 
 # --- data ---
@@ -24,6 +26,20 @@ def blobs(rows=300, classes=3, features=6, spread=0.6, seed=4, shares=None):
         c = r.choices(range(classes), shares)[0] if shares else i % classes
         out.append([f"{r.gauss(m, spread):.3f}" for m in centres[c]] + ["abcdefgh"[c]])
     return data.csv([f"x{i}" for i in range(features)] + ["class"], out)
+
+
+def seldom(rows=400, seed=15):
+    """A number that is 0 in most rows: its median is 0 whatever the row, far below its mean."""
+    r = random.Random(seed)
+    return data.csv(["a", "b", "y"], [[f"{r.gauss(0, 1):.3f}", f"{r.gauss(0, 1):.3f}",
+                                       "0" if r.random() < 0.6 else f"{r.gauss(1.1, 0.05):.3f}"] for _ in range(rows)])
+
+
+def counts(rows=300, seed=16):
+    """Counts far above the 1 that an untrained network says."""
+    r = random.Random(seed)
+    return data.csv(["a", "b", "y"], [[f"{(a := r.gauss(0, 1)):.3f}", f"{r.gauss(0, 1):.3f}",
+                                       max(0, round(9 + 2 * a + r.gauss(0, 0.5)))] for _ in range(rows)])
 
 
 def noise(rows=90, classes=3, features=8, seed=5):
@@ -59,11 +75,12 @@ DATASETS = {
     "rarer": blobs(rows=500, classes=3, shares=[0.7, 0.27, 0.03], seed=12),
     "jitter": waves(rows=60, jitter=1.5, seed=13),
     "far": waves(factor=77.0, shift=152.0), "dice": waves(rows=1000, factor=0.01, jitter=100.0, seed=14),
+    "seldom": seldom(), "counts": counts(),
 }
 
 # --- specs ---
 
-TARGET = {"waves": "y", "tall": "y", "jitter": "y", "far": "y", "dice": "y", "flowers": "species", "rings": "side"}
+TARGET = {"waves": "y", "tall": "y", "jitter": "y", "far": "y", "dice": "y", "seldom": "y", "counts": "y", "flowers": "species", "rings": "side"}
 
 
 def dense(units, activation, **more):
@@ -160,6 +177,7 @@ RUNS = {
                      "worse_than_mean", ()),
     "far_unscaled_deep": (spec("far", [dense(16, "tanh"), dense(16, "tanh")], sgd(1e-4),
                                dataset={"target_scale": "none"}, epochs=3), "worse_than_mean", ()),
+    "counts_slow": (spec("counts", [dense(8, "tanh")], sgd(2e-4), loss="poisson", epochs=5), "worse_than_mean", ()),
     "nothing_to_learn": (spec("dice", [dense(4, "tanh")], adam(0.001), epochs=20), "no_better_than_mean", ()),
 
     "symmetric_constant": (spec("blobs", [dense(16, "tanh", kernel_initializer={"type": "constant", "value": 0.1},
@@ -182,6 +200,7 @@ RUNS = {
     "healthy_far": (spec("far", [dense(32, "relu")], adam(0.005)), None, ()),
     "healthy_far_unscaled": (spec("far", [dense(32, "relu")], adam(0.1), dataset={"target_scale": "none"}, epochs=60),
                              None, ()),
+    "healthy_seldom": (spec("seldom", [dense(16, "relu")], adam(0.01), loss="mae", epochs=40), None, ()),
     "healthy_late": (spec("late", [STEPS, {"type": "gru", "units": 8}], adam(0.01)), None, ()),
     "healthy_plain": (spec("waves", [dense(16, "tanh")], sgd(0.1), epochs=60), None, ()),
 }
@@ -217,13 +236,22 @@ def test_the_diagnosis_of(diagnosed, name):
     assert finding["detail"] and finding["advice"] and finding["evidence"] and finding["learn"].startswith("/learn/")
 
 
+def test_a_cure_is_one_that_the_run_can_take(diagnosed):
+    """Counts cannot be scaled for the poisson loss, and the daemon would refuse it."""
+    for name, scales in (("counts_slow", False), ("far_unscaled", True)):
+        finding = next(f for f in diagnosed[name]["findings"] if f["code"] == "worse_than_mean")
+        assert ("target_scale" in finding["advice"]) == scales, finding
+
+
 def test_a_run_on_its_way_to_the_mean_is_not_blamed(daemon):
     """In its first epochs any run is worse than the mean; what counts is where it is going."""
     daemon.upload("far", DATASETS["far"])
     run = spec("far", [dense(32, "relu")], adam(0.02), dataset={"target_scale": "none"}, epochs=1_000_000)
     job = daemon.submit(run)["id"]
     seen = set()
+    deadline = time.monotonic() + PATIENCE
     while not (r2 := daemon.job(job)["metrics"]["last"].get("val_r2")) or r2 < 0.5:
+        assert time.monotonic() < deadline, r2
         seen |= {f["code"] for f in daemon.get(f"/v1/jobs/{job}/diagnosis").json()["findings"]}
     daemon.post(f"/v1/jobs/{job}/stop")
     assert daemon.wait(job)["status"] == "succeeded"
