@@ -1,8 +1,9 @@
 /* exec_run.c: one pass: stages of instructions over blocks of rows and grids of tasks.
  *
  * Between stages there is a barrier (bp_team_for returns when all tasks are done); within one there is none. A task
- * of a row-local stage takes its block of rows through all instructions of the stage; in a grid stage each thread has a
- * slice of the tasks of every instruction; in a stage by columns each thread takes its columns through all of it. Which thread runs a task changes nothing but the address of its scratch.
+ * of a row-local stage takes its block of rows through all instructions of the stage; in a grid stage each thread has
+ * a slice of the tasks of every instruction; in a stage by columns each thread takes its columns through all of it.
+ * Which thread runs a task changes nothing but the address of its scratch.
  *
  * A pass of less than BP_TEAM_FLOPS operations runs on the calling thread: a barrier costs as much as it would save.
  *
