@@ -47,7 +47,7 @@ static void test_long_detail(void **state)
 {
     (void)state;
     for (int shift = 0; shift < 4; shift++) {
-        char text[1200] = "xxx";
+        char text[1200] = "abc";
         size_t n = (size_t)shift;
         while (n + 3 < sizeof text) {
             memcpy(text + n, "\xe2\x82\xac", 3);

@@ -182,4 +182,14 @@ __attribute__((unused)) static uint8_t *gzip(const void *bytes, size_t size, siz
     return out;
 }
 
+/* A number below `below`, from a sequence that is the same in every run. */
+static inline uint32_t any(uint32_t below)
+{
+    static uint64_t seed = 88172645463325252u;
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (uint32_t)(seed >> 16) % below;
+}
+
 #endif

@@ -117,16 +117,6 @@ static void handles_blocks(void **state)
     free(text);
 }
 
-static uint64_t seed = 88172645463325252u;
-
-static uint32_t any(uint32_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)(seed >> 16) % below;
-}
-
 /* Appends a field to *text as it stands in a file, and to *plain as it is meant, ended by a zero byte. */
 static void write_field(char **text, char **plain, bool first, bool may_quote)
 {

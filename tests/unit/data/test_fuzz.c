@@ -2,16 +2,6 @@
  * leaves nothing behind. Run it under the sanitizers. BACKPROPD_FUZZ_ROUNDS sets the number of rounds. */
 #include "data/help.h"
 
-static uint64_t seed = 88172645463325252u;
-
-static uint32_t any(uint32_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)(seed >> 16) % below;
-}
-
 /* A few changes to a copy; the room is twice the size. */
 static size_t mutate(uint8_t *bytes, size_t n)
 {

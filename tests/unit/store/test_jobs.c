@@ -125,14 +125,14 @@ static void an_update_writes_every_member(void **state)
 /* Rows: from; columns: to; in the order of enum bp_job_status. */
 static const char *const legal[BP_JOB_STATUS_COUNT] = {
     /*              Qu Ru Pi Pd Ci Su Fa Cd */
-    /* queued */ "xx.x..xx",
-    /* running */ "xxxxxxxx",
-    /* pausing */ "xxxxxxxx",
-    /* paused */ "xx.x.xxx",
-    /* cancelling */ "....xxxx",
-    /* succeeded */ ".....x..",
-    /* failed */ "......x.",
-    /* cancelled */ ".......x",
+    /* queued */ "++.+..++",
+    /* running */ "++++++++",
+    /* pausing */ "++++++++",
+    /* paused */ "++.+.+++",
+    /* cancelling */ "....++++",
+    /* succeeded */ ".....+..",
+    /* failed */ "......+.",
+    /* cancelled */ ".......+",
 };
 
 static void only_legal_changes_of_status_are_stored(void **state)
@@ -144,7 +144,7 @@ static void only_legal_changes_of_status_are_stored(void **state)
             insert_job(f, &row);
             row.status = (enum bp_job_status)to;
             bp_status status = bp_store_write(f->store, update_fn, &row, &f->err);
-            if (status != (legal[from][to] == 'x' ? BP_OK : BP_CONFLICT))
+            if (status != (legal[from][to] == '+' ? BP_OK : BP_CONFLICT))
                 fail_msg("%s to %s: %s", bp_job_status_name((enum bp_job_status)from),
                          bp_job_status_name((enum bp_job_status)to), bp_status_name(status));
         }
