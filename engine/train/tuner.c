@@ -3,14 +3,15 @@
 
 #define SOON 256           /* steps before a trial at first, and until one was lost in either direction */
 #define LATER 16384        /* then: trials cost a fraction of a per cent, however slow they are */
-#define TIMED 64           /* steps whose times are compared */
-#define SETTLE 32          /* steps of a trial before those: threads wake up, the data moves to their caches */
+#define TIMED 64           /* steps whose mean times are compared; */
+#define TIMED_LEAST 4      /* of a trial fewer, but so many, */
+#define TRIAL_SECONDS 4e-3 /* where they would take longer: a run of some seconds feels each trial that is lost */
 #define SHORT_SECONDS 2e-3 /* a step that takes longer is worth all threads, and too long for trials */
 #define GAIN 0.97          /* a number of threads that is not better by this much is not worth a change */
 
 void bp_tuner_begin(struct bp_tuner *tuner, int most)
 {
-    *tuner = (struct bp_tuner){.most = most, .best = most, .left = SOON};
+    *tuner = (struct bp_tuner){.most = most, .best = most, .left = SOON, .timed = TIMED};
 }
 
 int bp_tuner_threads(const struct bp_tuner *tuner)
@@ -20,7 +21,7 @@ int bp_tuner_threads(const struct bp_tuner *tuner)
 
 bool bp_tuner_listens(const struct bp_tuner *tuner)
 {
-    return tuner->most > 1 && tuner->left <= TIMED;
+    return tuner->most > 1 && tuner->left <= tuner->timed;
 }
 
 /* Half or twice the threads in turns, where there are as many. */
@@ -35,14 +36,25 @@ static int candidate(struct bp_tuner *tuner)
     return 2 * tuner->best < tuner->most ? 2 * tuner->best : tuner->most;
 }
 
+/* Before the steps that are timed come half as many: threads wake up, the data moves to their caches. */
+static void begin_trial(struct bp_tuner *tuner)
+{
+    double timed = TIMED * TRIAL_SECONDS / tuner->seconds[0];
+
+    tuner->trial = candidate(tuner);
+    tuner->timed = timed >= TIMED ? TIMED : timed > TIMED_LEAST ? (int)timed : TIMED_LEAST;
+    tuner->left = tuner->timed / 2 + tuner->timed;
+}
+
 static void end_trial(struct bp_tuner *tuner)
 {
     tuner->lost++;
-    if (tuner->seconds[1] < GAIN * tuner->seconds[0]) {
+    if (tuner->seconds[1] / tuner->timed < GAIN * tuner->seconds[0] / TIMED) {
         tuner->best = tuner->trial;
         tuner->lost = 0;
     }
     tuner->trial = 0;
+    tuner->timed = TIMED;
     tuner->left = tuner->lost < 2 ? SOON : LATER;
     tuner->seconds[0] = tuner->seconds[1] = 0.0;
 }
@@ -61,8 +73,7 @@ void bp_tuner_took(struct bp_tuner *tuner, double seconds)
     if (tuner->trial > 0) {
         end_trial(tuner);
     } else if (tuner->seconds[0] < TIMED * SHORT_SECONDS) {
-        tuner->trial = candidate(tuner);
-        tuner->left = SETTLE + TIMED;
+        begin_trial(tuner);
     } else {
         tuner->left = LATER;
         tuner->seconds[0] = 0.0;

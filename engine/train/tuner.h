@@ -21,7 +21,8 @@ struct bp_tuner {
     bool up;           /* whether the next trial is of more threads */
     int lost;          /* trials in a row that changed nothing */
     int left;          /* steps until the trial, or the time between two, is over */
-    double seconds[2]; /* of the steps timed at its end: between trials, on trial */
+    int timed;         /* steps that are timed at its end */
+    double seconds[2]; /* that they took: between trials, on trial */
 };
 
 /* Begins with all of `most` threads (at least 1). */

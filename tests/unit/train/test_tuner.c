@@ -69,6 +69,19 @@ static void test_neighbours_that_come_and_go(void **state)
     }
 }
 
+/* A step of 1 ms would be lost for 1 ms more on trial: a few of them must do. */
+static void test_trials_of_longer_steps_are_short(void **state)
+{
+    struct bp_tuner tuner;
+
+    (void)state;
+    bp_tuner_begin(&tuner, 2);
+    assert_in_range(run(&tuner, 2000, 2e-3, 0.0, 2), 4, 16);
+    assert_int_equal(tuner.best, 2);
+    run(&tuner, 40000, 1e-3, 1e-3, 1);
+    assert_int_equal(tuner.best, 1);
+}
+
 static void test_long_steps_have_no_trials(void **state)
 {
     struct bp_tuner tuner;
@@ -85,6 +98,7 @@ int main(void)
         cmocka_unit_test(test_barriers_that_cost_more_than_they_save),
         cmocka_unit_test(test_a_best_number_between),
         cmocka_unit_test(test_neighbours_that_come_and_go),
+        cmocka_unit_test(test_trials_of_longer_steps_are_short),
         cmocka_unit_test(test_long_steps_have_no_trials),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
