@@ -240,3 +240,15 @@ void bp_text_reply(struct bp_text *t, struct bp_reply *reply, const char *conten
     }
     memset(t, 0, sizeof *t);
 }
+
+void bp_text_json_reply(struct bp_text *t, struct bp_reply *reply, int status)
+{
+    bp_text_add(t, "\n");
+    if (t->failed) {
+        free(t->data);
+        bp_reply_json(reply, status, NULL); /* says that there is no memory */
+    } else {
+        bp_reply_bytes(reply, status, "application/json", t->data, t->size);
+    }
+    memset(t, 0, sizeof *t);
+}

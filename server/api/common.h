@@ -12,15 +12,6 @@ json_t *bp_api_time(int64_t ms);
 /* JSON text of the store as a value; null for NULL. New reference or NULL. */
 json_t *bp_api_parsed(const char *text);
 
-/* The job as the API shows it. New reference, or NULL without memory. Reads the store for checkpoints and position. */
-json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row);
-/* The same of a job that was stored a moment ago, by what is known of it: nothing is read or parsed. */
-struct bp_job_values {
-    json_t *spec, *model, *warnings; /* borrowed */
-    int64_t ahead;                   /* jobs of the queue that come before it */
-};
-json_t *bp_api_new_job_json(struct bp_app *app, const struct bp_job_row *row, const struct bp_job_values *values);
-
 /* Its ETag: the version is what changed durably; while a worker has the job, the step tells one reading from the next. */
 #define BP_JOB_TAG 64
 void bp_api_job_tag(struct bp_app *app, const struct bp_job_row *row, char ret[BP_JOB_TAG]);
@@ -71,6 +62,20 @@ struct bp_text {
 void bp_text_add(struct bp_text *text, const char *format, ...) BP_PRINTF(2, 3);
 /* Sends and resets: 200 with the type, or 503 where it failed. */
 void bp_text_reply(struct bp_text *text, struct bp_reply *reply, const char *content_type);
+
+/* Sends JSON and resets: the status, or 503 where there was no memory. Ends the line. */
+void bp_text_json_reply(struct bp_text *text, struct bp_reply *reply, int status);
+
+/* The job as the API shows it, added to ret as JSON; checkpoints and position are read in db, which may be NULL: in a read
+ * of its own then. */
+void bp_api_job_text(struct bp_app *app, struct bp_db *db, const struct bp_job_row *row, struct bp_text *ret);
+/* The same of a job that was stored a moment ago, its spec and how many jobs of the queue come before it being known:
+ * nothing is read or parsed. */
+void bp_api_new_job_text(struct bp_app *app, const struct bp_job_row *row, const json_t *spec, int64_t ahead,
+                         struct bp_text *ret);
+/* Its progress, and the last value of each of its metrics, as they are in it. New reference or NULL. */
+json_t *bp_api_job_progress(struct bp_app *app, const struct bp_job_row *row);
+json_t *bp_api_job_last(struct bp_app *app, const struct bp_job_row *row);
 
 /* Tables for people (table.c): CSV becomes columns side by side. */
 void bp_text_align(struct bp_text *csv);

@@ -1,48 +1,32 @@
-/* job_json.c: the job object: what is stored of a job, and what its worker knows this moment, as one JSON. */
+/* job_json.c: the job object: what is stored of a job, and what its worker knows this moment, as JSON text.
+ *
+ * Most of it was stored as the JSON that it is shown as, and goes into the reply as it is: to parse and print it again would
+ * be nine tenths of what a page of the list costs. bp_json_text has written all of it, so the bytes are the same.
+ */
 #include "api/common.h"
 #include "json_text.h"
 #include "kernels/kernels.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct lookups {
     const struct bp_job_row *row;
-    struct bp_checkpoint_row latest, best;
-    bool has_latest, has_best;
+    struct bp_checkpoint_ids checkpoints;
     int64_t ahead; /* queued jobs that come before it */
 };
 
 static bp_status look_up(struct bp_db *db, void *arg, struct bp_error *err)
 {
     struct lookups *l = arg;
-    bp_status status = bp_db_checkpoint_get(db, l->row->id, "latest", &l->latest, err);
-    l->has_latest = status == BP_OK;
-    if (status == BP_OK) {
-        status = bp_db_checkpoint_get(db, l->row->id, "best", &l->best, err);
-        l->has_best = status == BP_OK;
-    }
-    if (status == BP_NOT_FOUND)
-        status = BP_OK;
+    bp_status status = bp_db_checkpoint_ids(db, l->row->seq, &l->checkpoints, err);
     if (!status && l->row->status == BP_JOB_QUEUED)
         status = bp_db_job_ahead(db, l->row, &l->ahead, err);
     return status;
 }
 
-/* The checkpoint that holds the best weights: the one that was written at the best step, or else the latest, which
- * carries them along. */
-static json_t *checkpoints_json(const struct lookups *l)
-{
-    json_t *object = json_object();
-    bool own = l->has_best && l->row->has_best && l->best.step == l->row->best_step;
-    json_object_set_new(object, "latest", l->has_latest ? json_string(l->latest.id) : json_null());
-    json_object_set_new(object, "best",
-                        own             ? json_string(l->best.id)
-                        : l->has_latest ? json_string(l->latest.id)
-                                        : json_null());
-    return object;
-}
-
+/* --- parts ---------------------------------------------------------------------------------------------------------- */
 static json_t *progress_json(const struct bp_progress *p, double rate, int threads, const char *stalled)
 {
     double fraction = p->steps > 0 ? (double)p->step / (double)p->steps : 0;
@@ -68,12 +52,16 @@ static json_t *progress_json(const struct bp_progress *p, double rate, int threa
     return object;
 }
 
-/* A job that has not begun does not know its steps yet, but its epochs are in its spec. */
-static void add_epochs(json_t *progress, const json_t *spec)
+/* A job that has not begun does not know its steps yet, but its epochs are in its spec (NULL: as it was stored). */
+static void add_epochs(json_t *progress, const struct bp_job_row *row, const json_t *spec)
 {
-    json_t *epochs = json_object_get(json_object_get(spec, "training"), "epochs");
-    if (progress && epochs && json_integer_value(json_object_get(progress, "epochs")) == 0)
+    if (!progress || json_integer_value(json_object_get(progress, "epochs")))
+        return;
+    json_t *stored = spec ? NULL : bp_api_parsed(row->spec);
+    json_t *epochs = json_object_get(json_object_get(spec ? spec : stored, "training"), "epochs");
+    if (epochs)
         json_object_set(progress, "epochs", epochs);
+    json_decref(stored);
 }
 
 /* Progress of a job that no worker has, as it was stored last. */
@@ -96,24 +84,20 @@ static json_t *best_json(const struct bp_job_row *row)
 }
 
 /* Last values: the series of the worker, or the stored ones, and those of the test. */
-static json_t *metrics_json(const struct bp_job_row *row, const struct bp_snapshot *now, bool live)
+static json_t *last_json(const struct bp_job_row *row, const struct bp_snapshot *now)
 {
     json_t *last = bp_api_parsed(row->last_metrics);
     if (!json_is_object(last)) {
         json_decref(last);
         last = json_object();
     }
-    for (int i = 0; live && i < now->nmetrics; i++)
+    for (int i = 0; now && i < now->nmetrics; i++)
         json_object_set_new(last, now->metrics[i].name, bp_json_number(now->metrics[i].value));
     json_t *test = bp_api_parsed(row->test_metrics);
     if (json_is_object(test))
         json_object_update(last, test);
     json_decref(test);
-    json_t *best = live && now->best.any
-                       ? json_pack("{ss? so sI sI}", "name", row->best_name, "value", bp_json_number(now->best.value),
-                                   "epoch", (json_int_t)now->best.epoch, "step", (json_int_t)now->best.step)
-                       : best_json(row);
-    return json_pack("{so so}", "last", last, "best", best);
+    return last;
 }
 
 /* Whether a worker has the job, and what it knows. A row that is not at work any more stands for itself, although its
@@ -133,62 +117,134 @@ void bp_api_job_tag(struct bp_app *app, const struct bp_job_row *row, char ret[B
         snprintf(ret, BP_JOB_TAG, "\"v%lld\"", (long long)row->version);
 }
 
-static json_t *job_json(struct bp_app *app, const struct bp_job_row *row, const struct bp_job_values *values,
-                        const struct lookups *l)
+static json_t *progress_now(const struct bp_job_row *row, const struct bp_snapshot *now, const json_t *spec)
+{
+    json_t *progress = now ? progress_json(&now->progress, now->samples_per_second, now->threads, now->stalled)
+                           : stored_progress(row);
+    add_epochs(progress, row, spec);
+    return progress;
+}
+
+json_t *bp_api_job_progress(struct bp_app *app, const struct bp_job_row *row)
 {
     struct bp_snapshot now;
-    bool live = at_work(app, row, &now);
-    json_t *job = json_pack("{ss ss ss? ss ss?}", "id", row->id, "object", "job", "name", row->name, "status",
-                            bp_job_status_name(row->status), "stop_reason", row->stop_reason);
-    if (job) {
-        json_object_set_new(job, "created_at", bp_api_time(row->created_at));
-        json_object_set_new(job, "started_at", bp_api_time(row->started_at));
-        json_object_set_new(job, "finished_at", bp_api_time(row->finished_at));
-        json_t *progress = live ? progress_json(&now.progress, now.samples_per_second, now.threads, now.stalled)
-                                : stored_progress(row);
-        add_epochs(progress, values->spec);
-        json_object_set_new(job, "progress", progress);
-        json_object_set_new(job, "metrics", metrics_json(row, &now, live));
-        json_object_set(job, "spec", values->spec);
-        json_object_set(job, "model", values->model);
-        json_object_set_new(job, "seed", json_integer(row->seed));
-        json_object_set_new(job, "threads", row->threads ? json_integer(row->threads) : json_null());
-        json_object_set_new(job, "priority", json_integer(row->priority));
-        json_object_set_new(job, "queue_position",
-                            row->status == BP_JOB_QUEUED ? json_integer(l->ahead + 1) : json_null());
-        json_object_set_new(job, "restarts", json_integer(row->restarts));
-        json_object_set_new(job, "dataset", json_pack("{ss ss}", "name", row->dataset, "sha256", row->sha256));
-        json_object_set_new(job, "parent", row->parent[0] ? json_string(row->parent) : json_null());
-        json_object_set_new(job, "checkpoints", checkpoints_json(l));
-        json_object_set_new(job, "error", bp_api_parsed(row->error));
-        json_object_set(job, "warnings", values->warnings);
-        json_object_set_new(job, "tags", bp_api_parsed(row->tags));
-        json_object_set_new(job, "engine",
-                            json_pack("{ss sI ss}", "version", BACKPROPD_VERSION, "numerics_version",
-                                      (json_int_t)row->numerics, "simd", bp_kernels_current()->name));
-        json_object_set_new(job, "version", json_integer(row->version));
-    }
-    return job;
+    return progress_now(row, at_work(app, row, &now) ? &now : NULL, NULL);
 }
 
-json_t *bp_api_job_json(struct bp_app *app, const struct bp_job_row *row)
+json_t *bp_api_job_last(struct bp_app *app, const struct bp_job_row *row)
 {
-    struct bp_job_values values = {bp_api_parsed(row->spec), bp_api_parsed(row->model), bp_api_parsed(row->warnings),
-                                   0};
+    struct bp_snapshot now;
+    return last_json(row, at_work(app, row, &now) ? &now : NULL);
+}
+
+/* --- the object ----------------------------------------------------------------------------------------------------- */
+/* A member that is JSON text already; null for NULL. */
+static void add_text(struct bp_text *t, const char *name, const char *json)
+{
+    bp_text_add(t, ",\"%s\":%s", name, json ? json : "null");
+}
+
+static void add(struct bp_text *t, const char *name, json_t *value_steal)
+{
+    char *json = bp_json_text(value_steal);
+    t->failed |= !json;
+    add_text(t, name, json);
+    free(json);
+    json_decref(value_steal);
+}
+
+static void add_string(struct bp_text *t, const char *name, const char *string)
+{
+    add(t, name, string ? json_string(string) : json_null());
+}
+
+static void add_integer(struct bp_text *t, const char *name, int64_t value)
+{
+    bp_text_add(t, ",\"%s\":%lld", name, (long long)value);
+}
+
+static void add_metrics(struct bp_text *t, const struct bp_job_row *row, const struct bp_snapshot *now)
+{
+    bp_text_add(t, ",\"metrics\":{\"last\":");
+    if (!now && !row->test_metrics && row->last_metrics) {
+        bp_text_add(t, "%s", row->last_metrics);
+    } else {
+        char *last = NULL;
+        json_t *json = last_json(row, now);
+        t->failed |= !json || !(last = bp_json_text(json));
+        bp_text_add(t, "%s", last ? last : "");
+        free(last);
+        json_decref(json);
+    }
+    bool live = now && now->best.any;
+    add(t, "best",
+        !live ? best_json(row)
+              : json_pack("{ss? so sI sI}", "name", row->best_name, "value", bp_json_number(now->best.value), "epoch",
+                          (json_int_t)now->best.epoch, "step", (json_int_t)now->best.step));
+    bp_text_add(t, "}");
+}
+
+/* The checkpoint that holds the best weights is the one that was written at the best step, or else the latest, which
+ * carries them along. */
+static void add_checkpoints(struct bp_text *t, const struct lookups *l)
+{
+    const struct bp_checkpoint_ids *c = &l->checkpoints;
+    bool own = c->best[0] && l->row->has_best && c->best_step == l->row->best_step;
+    const char *best = own ? c->best : c->latest;
+    if (c->latest[0])
+        bp_text_add(t, ",\"checkpoints\":{\"latest\":\"%s\",\"best\":\"%s\"}", c->latest, best);
+    else
+        bp_text_add(t, ",\"checkpoints\":{\"latest\":null,\"best\":null}");
+}
+
+/* spec: of the row, where it is at hand, or NULL. */
+static void add_job(struct bp_text *t, struct bp_app *app, const struct lookups *l, const json_t *spec)
+{
+    const struct bp_job_row *row = l->row;
+    struct bp_snapshot snapshot;
+    const struct bp_snapshot *now = at_work(app, row, &snapshot) ? &snapshot : NULL;
+    bp_text_add(t, "{\"id\":\"%s\",\"object\":\"job\"", row->id);
+    add_string(t, "name", row->name);
+    bp_text_add(t, ",\"status\":\"%s\"", bp_job_status_name(row->status));
+    add_string(t, "stop_reason", row->stop_reason);
+    add(t, "created_at", bp_api_time(row->created_at));
+    add(t, "started_at", bp_api_time(row->started_at));
+    add(t, "finished_at", bp_api_time(row->finished_at));
+    add(t, "progress", progress_now(row, now, spec));
+    add_metrics(t, row, now);
+    add_text(t, "spec", row->spec);
+    add_text(t, "model", row->model);
+    add_integer(t, "seed", row->seed);
+    add(t, "threads", row->threads ? json_integer(row->threads) : json_null());
+    add_integer(t, "priority", row->priority);
+    add(t, "queue_position", row->status == BP_JOB_QUEUED ? json_integer(l->ahead + 1) : json_null());
+    add_integer(t, "restarts", row->restarts);
+    add(t, "dataset", json_pack("{ss ss}", "name", row->dataset, "sha256", row->sha256));
+    add_string(t, "parent", row->parent[0] ? row->parent : NULL);
+    add_checkpoints(t, l);
+    add_text(t, "error", row->error);
+    add_text(t, "warnings", row->warnings);
+    add_text(t, "tags", row->tags);
+    bp_text_add(t, ",\"engine\":{\"version\":\"%s\",\"numerics_version\":%lld,\"simd\":\"%s\"}", BACKPROPD_VERSION,
+                (long long)row->numerics, bp_kernels_current()->name);
+    add_integer(t, "version", row->version);
+    bp_text_add(t, "}");
+}
+
+void bp_api_job_text(struct bp_app *app, struct bp_db *db, const struct bp_job_row *row, struct bp_text *ret)
+{
     struct lookups l = {.row = row};
     struct bp_error err;
-    bp_store_read(app->store, look_up, &l, &err);
-    json_t *job = job_json(app, row, &values, &l);
-    bp_checkpoint_row_done(&l.latest);
-    bp_checkpoint_row_done(&l.best);
-    json_decref(values.spec);
-    json_decref(values.model);
-    json_decref(values.warnings);
-    return job;
+    if (db)
+        look_up(db, &l, &err);
+    else
+        bp_store_read(app->store, look_up, &l, &err);
+    add_job(ret, app, &l, NULL);
 }
 
-json_t *bp_api_new_job_json(struct bp_app *app, const struct bp_job_row *row, const struct bp_job_values *values)
+void bp_api_new_job_text(struct bp_app *app, const struct bp_job_row *row, const json_t *spec, int64_t ahead,
+                         struct bp_text *ret)
 {
-    struct lookups l = {.row = row, .ahead = values->ahead};
-    return job_json(app, row, values, &l);
+    struct lookups l = {.row = row, .ahead = ahead};
+    add_job(ret, app, &l, spec);
 }

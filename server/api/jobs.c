@@ -1,7 +1,6 @@
 /* jobs.c: a job once it is there: list, look, the verbs, delete. */
 #include "api/common.h"
 #include "api/job_cache.h"
-#include "json_text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,29 +9,62 @@
 /* --- GET /v1/jobs --------------------------------------------------------------------------------------------------- */
 struct listing {
     struct bp_app *app;
+    struct bp_db *db; /* the read that it takes place in */
     struct bp_job_filter filter;
-    struct bp_job_row *rows;
-    int n;
+    enum bp_render render;
+    int limit, n;          /* rows wanted, and shown */
+    bool more;             /* there is a row after them */
+    char last[BP_ID_SIZE]; /* the last one shown */
+    struct bp_text text;
 };
 
-/* Takes a copy of the row: what is shown of it is read again, so text is copied through the store's own getter. */
-static bp_status keep_id(void *arg, const struct bp_job_row *row)
+static void table_head(struct bp_text *text)
+{
+    bp_text_add(text, "%-30s  %-20s  %-10s  %9s  %8s  %s\n", "ID", "NAME", "STATUS", "EPOCH", "DONE", "BEST");
+}
+
+/* A line of the table; of a job that failed also why. */
+static void table_row(struct bp_app *app, const struct bp_job_row *row, struct bp_text *text)
+{
+    json_t *progress = bp_api_job_progress(app, row);
+    char best[64] = "";
+    if (row->has_best)
+        snprintf(best, sizeof best, "%s %.6g", row->best_name ? row->best_name : "", row->best_value);
+    bp_text_add(text, "%-30s  %-20.20s  %-10s  %4lld/%-4lld  %7.1f%%  %s\n", row->id, row->name ? row->name : "-",
+                bp_job_status_name(row->status), (long long)json_integer_value(json_object_get(progress, "epoch")),
+                (long long)json_integer_value(json_object_get(progress, "epochs")),
+                100 * json_number_value(json_object_get(progress, "fraction")), best);
+    json_t *error = bp_api_parsed(row->error);
+    if (json_is_object(error))
+        bp_text_add(text, "    %s: %s\n", json_string_value(json_object_get(error, "code")),
+                    json_string_value(json_object_get(error, "message")));
+    json_decref(error);
+    json_decref(progress);
+}
+
+static bp_status list_row(void *arg, const struct bp_job_row *row)
 {
     struct listing *l = arg;
-    memcpy(l->rows[l->n++].id, row->id, sizeof row->id);
+    if (l->n == l->limit) {
+        l->more = true;
+        return BP_OK;
+    }
+    if (l->render == BP_RENDER_TEXT) {
+        table_row(l->app, row, &l->text);
+    } else {
+        bp_text_add(&l->text, "%s", l->n ? "," : "");
+        bp_api_job_text(l->app, l->db, row, &l->text);
+    }
+    memcpy(l->last, row->id, sizeof l->last);
+    l->n++;
     return BP_OK;
 }
 
 static bp_status list_work(struct bp_db *db, void *arg, struct bp_error *err)
 {
     struct listing *l = arg;
-    bp_status status = bp_db_job_list(db, &l->filter, keep_id, l, err);
-    for (int i = 0; !status && i < l->n; i++) {
-        char id[BP_ID_SIZE];
-        memcpy(id, l->rows[i].id, sizeof id);
-        status = bp_db_job_get(db, id, &l->rows[i], err);
-    }
-    return status;
+    l->db = db;
+    return bp_db_job_list(db, &l->filter, list_row, l, err);
 }
 
 /* ?status=running,queued as a bit set; -1 with a 400 reply. */
@@ -90,60 +122,34 @@ static bool parse_filter(struct bp_request *request, struct bp_reply *reply, str
     return true;
 }
 
-/* Rows as a table; of one that failed also why. */
-static void list_text(struct bp_app *app, const struct bp_job_row *rows, int n, struct bp_reply *reply)
-{
-    struct bp_text text = {0};
-    bp_text_add(&text, "%-30s  %-20s  %-10s  %9s  %8s  %s\n", "ID", "NAME", "STATUS", "EPOCH", "DONE", "BEST");
-    for (int i = 0; i < n; i++) {
-        const struct bp_job_row *row = &rows[i];
-        json_t *job = bp_api_job_json(app, row);
-        json_t *progress = json_object_get(job, "progress");
-        char best[64] = "";
-        if (row->has_best)
-            snprintf(best, sizeof best, "%s %.6g", row->best_name ? row->best_name : "", row->best_value);
-        bp_text_add(&text, "%-30s  %-20.20s  %-10s  %4lld/%-4lld  %7.1f%%  %s\n", row->id,
-                    row->name ? row->name : "-", bp_job_status_name(row->status),
-                    (long long)json_integer_value(json_object_get(progress, "epoch")),
-                    (long long)json_integer_value(json_object_get(progress, "epochs")),
-                    100 * json_number_value(json_object_get(progress, "fraction")), best);
-        const json_t *error = json_object_get(job, "error");
-        if (json_is_object(error))
-            bp_text_add(&text, "    %s: %s\n", json_string_value(json_object_get(error, "code")),
-                        json_string_value(json_object_get(error, "message")));
-        json_decref(job);
-    }
-    bp_text_reply(&text, reply, "text/plain; charset=utf-8");
-}
-
 void bp_api_job_list(struct bp_request *request, struct bp_reply *reply, void *arg)
 {
     struct listing l = {.app = arg};
-    enum bp_render render;
-    if (!parse_filter(request, reply, &l.filter) ||
-        !bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_TEXT, &render))
-        return;
-    int limit = l.filter.limit - 1;
     struct bp_error err = {0};
-    l.rows = calloc((size_t)l.filter.limit, sizeof *l.rows);
-    bp_status status =
-        l.rows ? bp_store_read(l.app->store, list_work, &l, &err) : bp_fail(&err, BP_NOMEM, "no memory for the list");
-    int n = l.n < limit ? l.n : limit;
-    if (status == BP_INVALID)
-        bp_problem(reply, 400, "bad_cursor", "after must be the id of a job of this list");
-    else if (status)
-        bp_problem_error(reply, &err);
-    else if (render == BP_RENDER_TEXT)
-        list_text(l.app, l.rows, n, reply);
-    else {
-        json_t *data = json_array();
-        for (int i = 0; i < n; i++)
-            json_array_append_new(data, bp_api_job_json(l.app, &l.rows[i]));
-        bp_api_list(reply, data, l.n > limit, l.n > limit ? l.rows[n - 1].id : NULL);
+    if (!parse_filter(request, reply, &l.filter) ||
+        !bp_request_render(request, reply, 1 << BP_RENDER_JSON | 1 << BP_RENDER_TEXT, &l.render))
+        return;
+    l.limit = l.filter.limit - 1;
+    if (l.render == BP_RENDER_TEXT)
+        table_head(&l.text);
+    else
+        bp_text_add(&l.text, "{\"object\":\"list\",\"data\":[");
+    bp_status status = bp_store_read(l.app->store, list_work, &l, &err);
+    if (status) {
+        free(l.text.data);
+        if (status == BP_INVALID)
+            bp_problem(reply, 400, "bad_cursor", "after must be the id of a job of this list");
+        else
+            bp_problem_error(reply, &err);
+    } else if (l.render == BP_RENDER_TEXT) {
+        bp_text_reply(&l.text, reply, "text/plain; charset=utf-8");
+    } else {
+        bp_text_add(&l.text, "],\"has_more\":%s", l.more ? "true" : "false");
+        if (l.more)
+            bp_text_add(&l.text, ",\"next\":\"%s\"", l.last);
+        bp_text_add(&l.text, "}");
+        bp_text_json_reply(&l.text, reply, 200);
     }
-    for (int i = 0; i < l.n; i++)
-        bp_job_row_done(&l.rows[i]);
-    free(l.rows);
 }
 
 /* --- GET /v1/jobs/{id} ---------------------------------------------------------------------------------------------- */
@@ -153,7 +159,9 @@ static void job_reply(struct bp_app *app, struct bp_reply *reply, const struct b
     bp_api_job_tag(app, row, tag);
     bp_reply_header(reply, "ETag", "%s", tag);
     bp_reply_header(reply, "Cache-Control", "no-cache");
-    bp_reply_json(reply, 200, bp_api_job_json(app, row));
+    struct bp_text text = {0};
+    bp_api_job_text(app, NULL, row, &text);
+    bp_text_json_reply(&text, reply, 200);
 }
 
 /* The job object as text, kept for those who ask next. generation: from before the row was read. */
@@ -164,20 +172,16 @@ static void job_told(struct bp_app *app, struct bp_request *request, struct bp_r
     struct bp_snapshot now;
     bool passing = !bp_job_status_final(row->status) || (app->jobs && bp_jobs_snapshot(app->jobs, row->id, &now));
     bp_api_job_tag(app, row, tag);
-    json_t *job = bp_api_job_json(app, row);
     struct bp_text text = {0};
-    char *line = job ? bp_json_text(job) : NULL;
-    if (line)
-        bp_text_add(&text, "%s\n", line);
-    if (line && !text.failed) {
-        bp_job_cache_keep(app->job_cache, generation, row->id, tag, text.data, text.size, passing);
-        bp_job_cache_say(request, reply, tag, text.data, text.size);
-    } else {
+    bp_api_job_text(app, NULL, row, &text);
+    bp_text_add(&text, "\n");
+    if (text.failed) {
         free(text.data);
         bp_reply_json(reply, 200, NULL); /* says that there is no memory */
+    } else {
+        bp_job_cache_keep(app->job_cache, generation, row->id, tag, text.data, text.size, passing);
+        bp_job_cache_say(request, reply, tag, text.data, text.size);
     }
-    free(line);
-    json_decref(job);
 }
 
 void bp_api_job_get(struct bp_request *request, struct bp_reply *reply, void *arg)
@@ -198,7 +202,10 @@ void bp_api_job_get(struct bp_request *request, struct bp_reply *reply, void *ar
         return;
     int now = bp_api_wait(request, reply, &row, (double)wait, since < 0, since);
     if (now > 0 && render == BP_RENDER_TEXT) {
-        list_text(app, &row, 1, reply);
+        struct bp_text text = {0};
+        table_head(&text);
+        table_row(app, &row, &text);
+        bp_text_reply(&text, reply, "text/plain; charset=utf-8");
     } else if (now > 0) {
         job_told(app, request, reply, &row, generation);
     } else if (now < 0) {

@@ -246,13 +246,12 @@ static bool check_names(struct bp_app *app, const struct bp_job_row *row, const 
                         struct bp_reply *reply)
 {
     const char *unknown = NULL, *there[NAMES_SHOWN] = {"batch_loss"}, *name;
-    json_t *job = NULL, *last = NULL, *value;
+    json_t *last = NULL, *value;
     size_t n = 1;
     for (size_t i = 0; i < m->nnames && !unknown; i++) {
         if (was_read(m, m->names[i]) || (!bp_job_status_final(row->status) && may_come(m->names[i])))
             continue;
-        job = job ? job : bp_api_job_json(app, row);
-        last = json_object_get(json_object_get(job, "metrics"), "last");
+        last = last ? last : bp_api_job_last(app, row);
         if (!json_object_get(last, m->names[i]) && strcmp(m->names[i], "batch_loss"))
             unknown = m->names[i];
     }
@@ -268,7 +267,7 @@ static bool check_names(struct bp_app *app, const struct bp_job_row *row, const 
                    near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
         bp_problem_member(reply, "allowed", allowed);
     }
-    json_decref(job);
+    json_decref(last);
     return !unknown;
 }
 

@@ -196,9 +196,9 @@ static void dry_run(struct submission *s, struct bp_spec *spec, struct bp_reply 
                             model, "estimate", estimate, "warnings", spec->warnings));
 }
 
-/* Replies with a job: at once, or after waiting for its end. values: what is stored with it, or NULL. */
+/* Replies with a job: at once, or after waiting for its end. spec: of one that is new, or NULL. */
 static void job_told(struct bp_app *app, struct bp_request *request, struct bp_reply *reply,
-                     const struct bp_job_row *row, const struct bp_job_values *values, double wait, bool replayed)
+                     const struct bp_job_row *row, const json_t *spec, int64_t ahead, double wait, bool replayed)
 {
     char note[64], tag[BP_JOB_TAG];
     snprintf(note, sizeof note, "%s%c", row->id, replayed ? '+' : '.');
@@ -211,7 +211,12 @@ static void job_told(struct bp_app *app, struct bp_request *request, struct bp_r
     bp_reply_header(reply, "ETag", "%s", tag);
     if (replayed)
         bp_reply_header(reply, "Idempotency-Replayed", "true");
-    bp_reply_json(reply, 201, values ? bp_api_new_job_json(app, row, values) : bp_api_job_json(app, row));
+    struct bp_text text = {0};
+    if (spec)
+        bp_api_new_job_text(app, row, spec, ahead, &text);
+    else
+        bp_api_job_text(app, NULL, row, &text);
+    bp_text_json_reply(&text, reply, 201);
 }
 
 /* The same for a job that was made before, as it is now. */
@@ -224,7 +229,7 @@ static void job_found(struct bp_app *app, struct bp_request *request, struct bp_
         bp_problem_error(reply, &err);
         return;
     }
-    job_told(app, request, reply, &row, NULL, wait, replayed);
+    job_told(app, request, reply, &row, NULL, 0, wait, replayed);
     bp_job_row_done(&row);
 }
 
@@ -277,8 +282,8 @@ static void key_reused(struct bp_reply *reply, const char *job)
                "this Idempotency-Key came with another body before, for job %s: use a new key for a new job", job);
 }
 
-static void submitted(struct bp_request *request, struct bp_reply *reply, struct submission *s,
-                      const struct bp_job_values *values, double wait)
+static void submitted(struct bp_request *request, struct bp_reply *reply, struct submission *s, const json_t *spec,
+                      double wait)
 {
     if (s->reused) {
         key_reused(reply, s->replayed);
@@ -291,7 +296,7 @@ static void submitted(struct bp_request *request, struct bp_reply *reply, struct
         if (s->replayed[0])
             job_found(s->app, request, reply, s->replayed, wait, true);
         else
-            job_told(s->app, request, reply, &s->row, values, wait, false);
+            job_told(s->app, request, reply, &s->row, spec, s->ahead, wait, false);
         if (s->existed && !s->same)
             bp_api_sweep(s->app);
     }
@@ -309,8 +314,7 @@ static void submit(struct bp_request *request, struct bp_reply *reply, const jso
         bp_fail(&err, BP_NOMEM, "no memory for the job");
         bp_problem_error(reply, &err);
     } else if (commit(s, reply)) {
-        struct bp_job_values values = {spec->resolved, model, spec->warnings, s->ahead};
-        submitted(request, reply, s, &values, wait);
+        submitted(request, reply, s, spec->resolved, wait);
     }
     json_decref(model);
 }

@@ -280,6 +280,13 @@ bp_status bp_store_checkpoint(struct bp_store *store, struct bp_checkpoint_row *
 /* By id, or the newest ("latest" or NULL), or the newest with best ("best") of a job. BP_NOT_FOUND. */
 bp_status bp_db_checkpoint_get(struct bp_db *db, const char *job, const char *which, struct bp_checkpoint_row *ret,
                                struct bp_error *err);
+/* What the job object tells of them: the latest, and the newest with best and its step; "" where there is none. job: its
+ * seq. */
+struct bp_checkpoint_ids {
+    char latest[BP_ID_SIZE], best[BP_ID_SIZE];
+    int64_t best_step;
+};
+bp_status bp_db_checkpoint_ids(struct bp_db *db, int64_t job, struct bp_checkpoint_ids *ret, struct bp_error *err);
 typedef bp_status bp_checkpoint_visit(void *arg, const struct bp_checkpoint_row *row);
 bp_status bp_db_checkpoint_list(struct bp_db *db, const char *job, bp_checkpoint_visit *visit, void *arg,
                                 struct bp_error *err); /* newest first */

@@ -22,6 +22,7 @@ static const char sql_by_id[] = SELECT " WHERE c.id = ?1";
 static const char sql_latest[] = SELECT " WHERE c.job = ?1 ORDER BY c.seq DESC LIMIT 1";
 static const char sql_best[] = SELECT " WHERE c.job = ?1 AND c.best = 1 ORDER BY c.seq DESC LIMIT 1";
 static const char sql_list[] = SELECT " WHERE c.job = ?1 ORDER BY c.seq DESC";
+static const char sql_ids[] = "SELECT id, step, best FROM checkpoint WHERE job = ?1 ORDER BY seq DESC";
 static const char sql_blob_add[] = "INSERT INTO blob (live) VALUES (0)";
 static const char sql_blob_live[] = "UPDATE blob SET live = 1 WHERE id = ?1";
 static const char sql_chunk_add[] = "INSERT INTO chunk (blob, n, sha256, bytes) VALUES (?1, ?2, ?3, ?4)";
@@ -292,6 +293,33 @@ bp_status bp_db_checkpoint_get(struct bp_db *db, const char *job, const char *wh
     }
     if (status == BP_OK)
         *ret = row;
+    return status;
+}
+
+bp_status bp_db_checkpoint_ids(struct bp_db *db, int64_t job, struct bp_checkpoint_ids *ret, struct bp_error *err)
+{
+    sqlite3_stmt *stmt;
+    struct bp_checkpoint_ids ids = {0};
+    bp_status status = bp_db_statement(db, sql_ids, &stmt, err);
+    if (status != BP_OK)
+        return status;
+    sqlite3_bind_int64(stmt, 1, job);
+    while (!ids.best[0] && (status = bp_db_step(db, stmt, "looking for checkpoints", err)) == BP_OK) {
+        bool fits = ids.latest[0] || bp_column_copy(stmt, 0, ids.latest, sizeof ids.latest);
+        if (sqlite3_column_int(stmt, 2)) {
+            fits = fits && bp_column_copy(stmt, 0, ids.best, sizeof ids.best);
+            ids.best_step = sqlite3_column_int64(stmt, 1);
+        }
+        if (!fits) {
+            status = bp_fail(err, BP_CORRUPT, "a stored checkpoint has an id that is too long");
+            break;
+        }
+    }
+    sqlite3_reset(stmt);
+    if (status == BP_NOT_FOUND)
+        status = BP_OK;
+    if (status == BP_OK)
+        *ret = ids;
     return status;
 }
 

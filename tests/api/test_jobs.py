@@ -48,6 +48,23 @@ def test_what_a_job_looks_like(smooth):
     assert smooth.get("/v1/jobs?tag.owner=max").json()["data"] == []
 
 
+def test_a_list_shows_each_job_as_it_is_alone(smooth):
+    tags = {"paged": 'with "quotes", é and \\'}
+    tested = {"dataset": {**SHORT["dataset"], "test_split": 0.2}}
+    ids = [smooth.wait(smooth.submit({**SHORT, **more, "tags": tags})["id"])["id"]
+           for more in ({}, tested, {"optimizer": {"type": "sgd", "lr": 1e4}})]
+    seen, after = [], ""
+    while after is not None:
+        page = smooth.get("/v1/jobs", params={"tag.paged": tags["paged"], "limit": 2, "order": "asc", "after": after}).json()
+        assert page["object"] == "list" and page["has_more"] is ("next" in page)
+        seen += page["data"]
+        after = page.get("next")
+    assert [job["id"] for job in seen] == ids
+    for job in seen:
+        assert job == smooth.get(f"/v1/jobs/{job['id']}").json()
+    assert "test_loss" in seen[1]["metrics"]["last"] and seen[2]["error"]["code"] == "nonfinite_loss"
+
+
 def test_the_resolved_spec_gives_the_same_job_again(smooth):
     first = smooth.train(SHORT)
     spec = smooth.get(f"/v1/jobs/{first['id']}/spec").json()
