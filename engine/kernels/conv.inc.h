@@ -186,10 +186,43 @@ static void kernel_row_sum(int rows, int n, const bp_real *x, size_t row, bp_rea
 
 /* --- products whose A are patches --------------------------------------------------------------------------------- */
 
-/* As tile() of gemm.inc.h; each row of A has a pointer of its own, and one table says how far all of them move. */
-V16_INLINE void patch_tile(const int rows, const int panels, const struct bp_patch_gemm *g, int i, int j)
+/* Steps of a tile between fetches of what is wanted soon: the core has buffers for a few dozen lines on their way. */
+#define FETCH_STEPS 8
+
+/* What is still to be fetched, `lines` at a time, before each `steps` steps of a tile. */
+struct soon {
+    struct bp_soon now, next;
+    int lines, steps;
+};
+
+static struct soon soon_of(const struct bp_patch_gemm *g)
 {
-    const int32_t *col = g->col, *end = col + g->k;
+    size_t lines = (g->soon[0].n + g->soon[1].n) / BP_PANEL;
+    size_t tiles = (size_t)((g->m + TILE_ROWS - 1) / TILE_ROWS) * (size_t)((g->n - 1) / (BP_PANEL * TILE_PANELS) + 1);
+    size_t times = tiles * (size_t)((g->k - 1) / FETCH_STEPS + 1);
+    return (struct soon){g->soon[0], g->soon[1], (int)((lines + times - 1) / times), lines > 0 ? FETCH_STEPS : g->k};
+}
+
+V16_INLINE void fetch_soon(struct soon *s)
+{
+    for (int i = 0; i < s->lines; i++) {
+        if (s->now.n < BP_PANEL) {
+            s->now = s->next;
+            s->next.n = 0;
+        }
+        if (s->now.n < BP_PANEL)
+            return;
+        __builtin_prefetch(s->now.at, 0, 2); /* into the second-level cache */
+        s->now.at += BP_PANEL;
+        s->now.n -= BP_PANEL;
+    }
+}
+
+/* As tile() of gemm.inc.h; each row of A has a pointer of its own, and one table says how far all of them move. */
+V16_INLINE void patch_tile(const int rows, const int panels, const struct bp_patch_gemm *g, struct soon *soon, int i,
+                           int j)
+{
+    const int32_t *col = g->col, *last = col + g->k;
     const size_t panel = (size_t)g->k * BP_PANEL;
     const bp_real *a[TILE_ROWS], *b = g->b + (size_t)j * (size_t)g->k;
     v16 sum[TILE_ROWS][TILE_PANELS];
@@ -201,18 +234,22 @@ V16_INLINE void patch_tile(const int rows, const int panels, const struct bp_pat
             sum[r][q] = v16_zero();
     }
 
-    for (; col < end; col++, b += BP_PANEL) {
-        const ptrdiff_t at = *col;
-        v16 row[TILE_PANELS];
-        BP_UNROLL
-        for (int q = 0; q < panels; q++)
-            row[q] = v16_load(b + (size_t)q * panel);
-        BP_UNROLL
-        for (int r = 0; r < rows; r++) {
-            v16 x = v16_set(a[r][at]);
+    while (col < last) {
+        const int32_t *end = last - col < soon->steps ? last : col + soon->steps;
+        fetch_soon(soon);
+        for (; col < end; col++, b += BP_PANEL) {
+            const ptrdiff_t at = *col;
+            v16 row[TILE_PANELS];
             BP_UNROLL
             for (int q = 0; q < panels; q++)
-                sum[r][q] = v16_fma(x, row[q], sum[r][q]);
+                row[q] = v16_load(b + (size_t)q * panel);
+            BP_UNROLL
+            for (int r = 0; r < rows; r++) {
+                v16 x = v16_set(a[r][at]);
+                BP_UNROLL
+                for (int q = 0; q < panels; q++)
+                    sum[r][q] = v16_fma(x, row[q], sum[r][q]);
+            }
         }
     }
 
@@ -228,10 +265,10 @@ V16_INLINE void patch_tile(const int rows, const int panels, const struct bp_pat
 
 #define PATCH_CASE(rows)                                                                                             \
     case rows:                                                                                                       \
-        patch_tile(rows, panels, g, i, j);                                                                           \
+        patch_tile(rows, panels, g, soon, i, j);                                                                     \
         break;
 
-V16_INLINE void patch_stripe(const int panels, const struct bp_patch_gemm *g, int j)
+V16_INLINE void patch_stripe(const int panels, const struct bp_patch_gemm *g, struct soon *soon, int j)
 {
     int blocks = (g->m + TILE_ROWS - 1) / TILE_ROWS;
     for (int block = 0, i = 0; block < blocks; block++) {
@@ -260,13 +297,14 @@ V16_INLINE void patch_stripe(const int panels, const struct bp_patch_gemm *g, in
 
 static void kernel_patch_gemm(const struct bp_patch_gemm *g)
 {
+    struct soon soon = soon_of(g);
     int j = 0;
 #if TILE_PANELS == 2
     for (; g->n - j > BP_PANEL; j += 2 * BP_PANEL)
-        patch_stripe(2, g, j);
+        patch_stripe(2, g, &soon, j);
 #endif
     for (; j < g->n; j += BP_PANEL)
-        patch_stripe(1, g, j);
+        patch_stripe(1, g, &soon, j);
 }
 
 static void kernel_turn(int m, int n, const bp_real *c, size_t c_row, const bp_real *bias, bp_real *y, size_t y_row,

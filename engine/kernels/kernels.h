@@ -94,7 +94,12 @@ struct bp_patches {
 
 /* C = A B, or C = C + A B, where A (m, k) are patches as they lie in an image: element (i, p) at a[row[i] + col[p]]. B (k, n) is
  * packed as that of bp_gemm; C (m, n) at c[i * c_row + j], all columns of the last panel being written. Elements are
- * the same chains as bp_gemm's. */
+ * the same chains as bp_gemm's. What lies at `soon`, wanted next, is fetched into the cache meanwhile. */
+struct bp_soon {
+    const bp_real *at;
+    size_t n; /* 0 for none */
+};
+
 struct bp_patch_gemm {
     int m, n, k;
     const bp_real *a;
@@ -103,6 +108,7 @@ struct bp_patch_gemm {
     bp_real *c;
     size_t c_row;
     bool accumulate;
+    struct bp_soon soon[2];
 };
 
 /* A pooling window over planes of ih x iw, giving oh x ow: tap (ky, kx) of position (oy, ox) is at

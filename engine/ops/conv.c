@@ -388,24 +388,33 @@ struct collected {
     int32_t *column, *position; /* where they are in the planes */
 };
 
-/* dw from one sample, of whose image the task's channels are in the planes. */
+/* The part of what is wanted soon that is fetched beside positions j .. j + n. */
+static struct bp_soon part_of(struct bp_soon all, const struct bp_conv_geometry *g, int j, int n)
+{
+    size_t first = all.n * (size_t)j / (size_t)g->positions;
+    return (struct bp_soon){all.at + first, all.n * (size_t)(j + n) / (size_t)g->positions - first};
+}
+
+/* dw from one sample, of whose image the task's channels are in the planes; the next one's dy and image are `soon`. */
 static void parameters_sample(const struct bp_call *call, const struct bp_conv_geometry *g, const struct task *t,
-                              const struct collected *c, const bp_real *dy, bool add)
+                              const struct collected *c, const bp_real *dy, bool add, const struct bp_soon soon[2])
 {
     int run = run_positions(g);
     for (int j = 0; j < g->positions; j += run) {
         int n = g->positions - j < run ? g->positions - j : run;
         call->kernels->pack(c->panels, dy + j, n, t->no, 1, (size_t)g->positions);
-        call->kernels->patch_gemm(&(struct bp_patch_gemm){.m = t->nq,
-                                                          .n = t->no,
-                                                          .k = n,
-                                                          .a = c->patches.planes,
-                                                          .row = c->column,
-                                                          .col = c->position + j,
-                                                          .b = c->panels,
-                                                          .c = c->dw,
-                                                          .c_row = bp_panels_size(1, t->no),
-                                                          .accumulate = add || j > 0});
+        call->kernels->patch_gemm(
+            &(struct bp_patch_gemm){.m = t->nq,
+                                    .n = t->no,
+                                    .k = n,
+                                    .a = c->patches.planes,
+                                    .row = c->column,
+                                    .col = c->position + j,
+                                    .b = c->panels,
+                                    .c = c->dw,
+                                    .c_row = bp_panels_size(1, t->no),
+                                    .accumulate = add || j > 0,
+                                    .soon = {part_of(soon[0], g, j, n), part_of(soon[1], g, j, n)}});
     }
 }
 
@@ -433,9 +442,13 @@ static void parameters(const struct bp_call *call)
         size_t at = (size_t)r * (size_t)g.groups + (size_t)t.group;
         const bp_real *dy = call->dy + at * result + (size_t)t.o0 * (size_t)g.positions;
         const bp_real *x = call->x[0] + at * image + (size_t)t.first * (size_t)g.ih * (size_t)g.iw;
+        size_t more = r + 1 < call->rows;
+        struct bp_soon soon[2] = {
+            {dy + more * (size_t)g.groups * result, more * (size_t)t.no * (size_t)g.positions},
+            {x + more * (size_t)g.groups * image, more * (size_t)t.channels * (size_t)g.ih * (size_t)g.iw}};
         c.patches.planes = planes_of(call, &g, planes, x, t.channels, !is_depthwise(&g));
         if (!is_depthwise(&g))
-            parameters_sample(call, &g, &t, &c, dy, r > 0);
+            parameters_sample(call, &g, &t, &c, dy, r > 0, soon);
         for (int o = 0; o < t.no && is_depthwise(&g); o++)
             call->kernels->depthwise_gradient(&c.patches, g.positions, dy + (size_t)o * (size_t)g.positions,
                                               dw + (size_t)o * k, r > 0);
