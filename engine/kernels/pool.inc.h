@@ -142,6 +142,10 @@ static bool are_quads(const struct bp_window *w)
            2 * w->oh <= w->ih && 2 * w->ow <= w->iw;
 }
 
+/* How far ahead lines are fetched, in elements of the image and of the result: some rows of the usual images. */
+#define SOON 256
+#define SOON_POOLED (SOON / 4)
+
 /* The left and the right values of n pairs. */
 V16_INLINE void take_pairs(const bp_real *p, int n, v16 *left, v16 *right)
 {
@@ -154,6 +158,8 @@ V16_INLINE void take_pairs(const bp_real *p, int n, v16 *left, v16 *right)
 V16_INLINE void max_quads(const bp_real *x, int row, int n, bp_real *y, bp_real *index)
 {
     v16 best, other, right, at = v16_zero(), other_at = v16_set(2);
+    v16_store_soon(y, SOON_POOLED);
+    v16_store_soon(index, SOON_POOLED);
     take_pairs(x, n, &best, &right);
     take_larger(right, v16_set(1), &best, &at);
     take_pairs(x + row, n, &other, &right);
@@ -243,6 +249,10 @@ static void clear_planes(const struct bp_window *w, int planes, bp_real *dx)
 V16_INLINE void spread_quads(const bp_real *index, const bp_real *dy, int n, bp_real *dx, int row, bool add)
 {
     v16 zero = v16_zero(), d = v16_load_n(dy, n), at = v16_load_n(index, n);
+    v16_load_soon(index, SOON_POOLED);
+    v16_load_soon(dy, SOON_POOLED);
+    v16_store_soon(dx, SOON);
+    v16_store_soon(dx, SOON + LANES);
     v16m left = v16_less(at, v16_set((bp_real)0.5)), top = v16_less(at, v16_set((bp_real)1.5));
     v16m third = v16_less(at, v16_set((bp_real)2.5));
     v16 upper = v16_select(top, d, zero), lower = v16_select(top, zero, d);

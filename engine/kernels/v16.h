@@ -47,6 +47,18 @@ V16_INLINE void v16_stream_end(void)
 }
 #endif
 
+/* Fetches the line `ahead` elements behind p, which may be past the end of the array, for loads; or for stores: these
+ * leave one after another, each when its line has come, so that a few lines from the second-level cache hold up many. */
+V16_INLINE void v16_load_soon(const bp_real *p, size_t ahead)
+{
+    __builtin_prefetch((const void *)((uintptr_t)p + ahead * sizeof *p));
+}
+
+V16_INLINE void v16_store_soon(bp_real *p, size_t ahead)
+{
+    __builtin_prefetch((const void *)((uintptr_t)p + ahead * sizeof *p), 1);
+}
+
 /* Elements i .. min(i + 16, n) of a range: how many lanes are in use. */
 V16_INLINE int v16_count(size_t i, size_t n)
 {
