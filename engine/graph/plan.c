@@ -25,6 +25,9 @@
 #define LONE_ROWS                                                                                                    \
     64 /* of a block where one thread does all: with the few units of such a network it fits the L1 cache */
 
+#define BLOCK_ROWS_MIN 8
+#define BLOCK_ELEMENTS 262144 /* of a layer in a block, if that many rows are left: the second-level cache */
+
 /* --- in place ---------------------------------------------------------------------------------------------------- */
 
 int bp_plan_operands(const struct bp_plan *plan, const struct bp_instr *instr, int *ret)
@@ -170,14 +173,23 @@ static bool find_stages(struct bp_plan *plan)
     return true;
 }
 
-/* Rows of a block: few enough that a small batch has a task for each thread. Products of 16 rows are within a few
- * percent of larger ones. Where one thread does it all, more of them save calls. Results do not depend on it. */
+/* Rows of a block: few enough that a small batch has a task for each thread, and that what a layer makes of them fits
+ * the cache from which the next one reads it; not so few that weights are packed again all the time. Products of 16 rows
+ * are within a few percent of larger ones. Where one thread does it all, more of them save calls. Results do not depend
+ * on it. */
 static int block_rows(const struct bp_graph *graph, const struct bp_exec_options *options)
 {
-    int capacity = options->capacity;
+    int capacity = options->capacity, rows = capacity <= 128 ? 16 : capacity <= 512 ? 32 : 64;
+    int64_t largest = 0; /* of a row, in any layer */
     if (bp_graph_flops(graph, options->training) < BP_TEAM_FLOPS / capacity)
         return capacity < LONE_ROWS ? capacity : LONE_ROWS;
-    return capacity <= 128 ? 16 : capacity <= 512 ? 32 : 64;
+    for (int n = 0; n < graph->nnodes; n++) {
+        int64_t elements = bp_shape_elements(&graph->nodes[n].shape);
+        largest = elements > largest ? elements : largest;
+    }
+    while (rows > BLOCK_ROWS_MIN && largest > BLOCK_ELEMENTS / rows)
+        rows /= 2;
+    return rows;
 }
 
 /* --- placing ----------------------------------------------------------------------------------------------------- */
