@@ -265,7 +265,7 @@ static enum scan scan_quoted(struct bp_csv *csv, char **pp, struct bp_csv_field 
         field->doubled = true;
         q += 2;
     }
-    field->size = (size_t)(q - field->text);
+    field->size = (uint32_t)(q - field->text);
     q++;
     while (q < end && *q == ' ' && csv->delimiter != ' ')
         q++;
@@ -289,7 +289,7 @@ static inline char *take_plain(struct bp_csv *csv, char *p)
         last = stop + room;
     for (; stop < last && csv->buffer[*stop] == csv->delimiter; stop++) {
         char *end = csv->buffer + *stop;
-        *field++ = (struct bp_csv_field){.text = p, .size = (size_t)(end - p)};
+        *field++ = (struct bp_csv_field){.text = p, .size = (uint32_t)(end - p)};
         p = end + 1;
     }
     csv->stop = (size_t)(stop - csv->stops);
@@ -316,7 +316,7 @@ static enum scan scan_row(struct bp_csv *csv, char **ret_end, struct bp_error *e
         } else {
             char *start = p;
             p = next_stop(csv, p);
-            *field = (struct bp_csv_field){.text = start, .size = (size_t)(p - start)};
+            *field = (struct bp_csv_field){.text = start, .size = (uint32_t)(p - start)};
         }
         if (field->size > BP_CSV_FIELD_MAX)
             return fault(csv, BP_LIMIT, "field_too_long", field->text, "the field is longer than 1 MiB", err);
@@ -348,7 +348,7 @@ static void undouble(struct bp_csv_field *field)
             from++;
         *to++ = *from++;
     }
-    field->size = (size_t)(to - field->text);
+    field->size = (uint32_t)(to - field->text);
 }
 
 /* The row [begin, end) is complete. */
@@ -388,7 +388,8 @@ bp_status bp_csv_next(struct bp_csv *csv, bool *ret, struct bp_error *err)
             return BP_OK;
         }
         char *end = NULL;
-        struct bp_error local = {.code = BP_INTERNAL};
+        struct bp_error local; /* is larger than most rows: only its code is set */
+        local.code = BP_INTERNAL;
         struct bp_error *why = err ? err : &local;
         enum scan scan = scan_row(csv, &end, why);
         if (scan == SCAN_FAULT)

@@ -20,8 +20,8 @@
 #define BP_CSV_AHEAD 32 /* bytes from a field's first on that may be read, however short it is */
 
 struct bp_csv_field {
-    char *text; /* without quotes, doubled quotes undone; not terminated, but BP_CSV_AHEAD bytes may be read */
-    size_t size;
+    char *text;    /* without quotes, doubled quotes undone; not terminated, but BP_CSV_AHEAD bytes may be read */
+    uint32_t size; /* fits: a row is no longer than BP_CSV_ROW_MAX */
     bool quoted;
     bool doubled; /* while scanning: has doubled quotes */
 };

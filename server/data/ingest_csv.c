@@ -180,8 +180,10 @@ out:
 /* What the fields of a column add up to that are known to be small integers, beside the column itself: files of pixels
  * have a thousand columns, and these are what the cache can hold of them. */
 struct tiny {
-    uint32_t *counts; /* the small integers of the column's set; NULL: each field is looked at */
-    int64_t sum, n;   /* not yet in the column's own */
+    uint8_t *small; /* the small integers of the column's set; NULL: each field is looked at */
+    int64_t sum;    /* not yet in the column's own */
+    uint32_t n;     /* the same */
+    int32_t at;     /* where the guess has the column as a float in its row; -1: the guess is to be asked */
 };
 
 struct scan {
@@ -194,45 +196,69 @@ static void take_tiny(struct tiny *t, struct bp_ingest_column *c)
 {
     c->numbers += t->n;
     c->sum += (double)t->sum;
-    t->n = t->sum = 0;
+    t->n = 0;
+    t->sum = 0;
 }
 
-static inline __attribute__((always_inline)) bool scan_tiny(struct tiny *t, const struct bp_csv_field *field,
-                                                            double *ret_v)
+/* A field that the column has not seen as a small integer. */
+static bp_status scan_other(struct bp_ingest *ingest, const struct bp_csv *csv, struct scan *scan, int i,
+                            struct bp_error *err)
 {
-    int v = t->counts ? bp_number_tiny(field->text, field->size) : -1;
-    if ((unsigned)v >= BP_SMALL || t->counts[v] == 0)
-        return false;
-    t->counts[v]++;
-    t->sum += v;
-    t->n++;
-    *ret_v = v;
-    return true;
+    struct bp_ingest_column *c = &ingest->columns[i];
+    struct bp_guess *guess = scan->guess;
+    struct tiny *t = &scan->tiny[i];
+    bool there;
+    double v = NAN;
+    take_tiny(t, c);
+    bp_status status = scan_field(ingest, c, &csv->fields[i], csv->line, &there, &v, err);
+    if (status != BP_OK)
+        return status;
+    t->small = c->texts == 0 && c->integral ? c->values.small : NULL;
+    if (guess->holds)
+        bp_guess_put(&guess->columns[i], c, there, v, guess->row);
+    return BP_OK;
+}
+
+static bp_status make_tiny(struct scan *scan, int ncolumns, struct bp_error *err)
+{
+    const struct bp_guess *guess = scan->guess;
+    scan->tiny = calloc((size_t)ncolumns, sizeof *scan->tiny);
+    if (!scan->tiny)
+        return bp_fail(err, BP_NOMEM, "no memory for %d columns", ncolumns);
+    for (int i = 0; i < ncolumns; i++) {
+        const struct bp_guess_column *g = guess->holds ? &guess->columns[i] : NULL;
+        bool single = g && g->kind == BP_COLUMN_NUMBER && g->type == BP_F32;
+        scan->tiny[i].at = single ? (int32_t)g->offset : -1; /* fits: columns are limited */
+    }
+    return BP_OK;
 }
 
 static bp_status scan_row(struct bp_ingest *ingest, const struct bp_csv *csv, void *ctx, struct bp_error *err)
 {
     struct scan *scan = ctx;
     struct bp_guess *guess = scan->guess;
-    bool put = guess->holds;
-    if (!scan->tiny && !(scan->tiny = calloc((size_t)ingest->ncolumns, sizeof *scan->tiny)))
-        return bp_fail(err, BP_NOMEM, "no memory for %d columns", ingest->ncolumns);
-    for (int i = 0; i < ingest->ncolumns; i++) {
-        struct bp_ingest_column *c = &ingest->columns[i];
-        struct tiny *t = &scan->tiny[i];
-        bool there = true;
-        double v = NAN;
-        if (!scan_tiny(t, &csv->fields[i], &v)) {
-            take_tiny(t, c);
-            bp_status status = scan_field(ingest, c, &csv->fields[i], csv->line, &there, &v, err);
-            if (status != BP_OK)
+    bp_status status;
+    if (!scan->tiny && (status = make_tiny(scan, ingest->ncolumns, err)) != BP_OK)
+        return status;
+    /* in registers: bytes are written that could, to the compiler, be anything */
+    const struct bp_csv_field *field = csv->fields, *end = field + ingest->ncolumns;
+    uint8_t *row = guess->row;
+    for (struct tiny *t = scan->tiny; field < end; field++, t++) {
+        int v = t->small ? bp_number_tiny(field->text, field->size) : -1;
+        if ((unsigned)v >= BP_SMALL || !bp_small_again(t->small, (unsigned)v)) {
+            if ((status = scan_other(ingest, csv, scan, (int)(field - csv->fields), err)) != BP_OK)
                 return status;
-            t->counts = c->texts == 0 && c->integral ? c->values.small : NULL;
+            continue;
         }
-        if (put)
-            bp_guess_put(&guess->columns[i], c, there, v, guess->row);
+        t->sum += v;
+        t->n++;
+        float f = (float)v;
+        if (t->at >= 0)
+            memcpy(row + t->at, &f, sizeof f);
+        else if (guess->holds)
+            bp_guess_put(&guess->columns[field - csv->fields], &ingest->columns[field - csv->fields], true, v, row);
     }
-    if (put)
+    if (guess->holds)
         bp_guess_put_row(guess, ingest);
     return BP_OK;
 }

@@ -82,8 +82,11 @@ bp_status bp_number_set_add(struct bp_number_set *set, double value, int64_t *bu
             return status;
     }
     int slot = number_slot(set, value);
-    if (set->small && value >= 0 && value < BP_SMALL && value == (int)value)
-        set->small[(int)value] = 1; /* the next one is counted aside */
+    if (set->small && value >= 0 && value < BP_SMALL && value == (int)value) {
+        uint8_t *aside = &set->small[(int)value];
+        set->counts[slot] += *aside ? *aside - 1 : 0;
+        *aside = 1; /* the next one is counted there */
+    }
     if (set->counts[slot]++)
         return BP_OK;
     if (set->n == BP_DISTINCT_MAX || *budget == 0) {

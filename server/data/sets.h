@@ -25,7 +25,7 @@ struct bp_number_set {
     int n, nslots;
     double *values;  /* by slot; sorted by bp_number_set_sort */
     int64_t *counts; /* by slot; 0: the slot is free */
-    uint32_t *small; /* by value, for 0 to 255: 0, or 1 and the occurrences not yet in counts; or NULL */
+    uint8_t *small;  /* by value, for 0 to 255: 0, or 1 and the occurrences not yet in counts; or NULL */
 };
 
 struct bp_level {
@@ -43,16 +43,23 @@ struct bp_level_set {
     int32_t *slots;          /* index of a level plus 1; 0: free */
 };
 
+/* Counts a small integer in its byte: false where it is not known to be a member, and where the byte is full, which adding it
+ * empties. Of a thousand columns the bytes fit in the cache, which wider counts would not. */
+static inline bool bp_small_again(uint8_t small[BP_SMALL], unsigned i)
+{
+    bool again = small[i] > 0 && small[i] < UINT8_MAX;
+    small[i] = (uint8_t)(small[i] + again);
+    return again;
+}
+
 /* Counts v where it is a small integer that is known to be a member: images and codes are full of them, and their table
- * is a fraction of the set. Any number may be asked about. */
+ * is a fraction of the set. Any number may be asked about; false: it is to be added. */
 static inline bool bp_number_set_again(struct bp_number_set *set, double v)
 {
     if (!set->small || !(v >= 0 && v < BP_SMALL))
         return false;
     int i = (int)v;
-    bool again = (double)i == v && set->small[i] > 0;
-    set->small[i] += again;
-    return again;
+    return (double)i == v && bp_small_again(set->small, (unsigned)i);
 }
 
 /* Adds one occurrence. *budget goes down by one for a new member. BP_NOMEM. */
