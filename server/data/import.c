@@ -32,7 +32,8 @@ bp_status bp_ingest_open(const struct bp_ingest *ingest, int part, struct bp_str
 {
     struct bp_stream_config config = {.max_unfolded = ingest->options->max_unfolded,
                                       .cancelled = ingest->options->cancelled,
-                                      .ctx = ingest->options->ctx};
+                                      .ctx = ingest->options->ctx,
+                                      .passed = ingest->hashed ? &ingest->hashed[part] : NULL};
     return bp_stream_open(ingest->parts[part].path, &config, ret, err);
 }
 

@@ -44,6 +44,7 @@ struct bp_ingest {
     int nparts;
     char sha256[BP_PARTS_MAX][65]; /* of the parts, once they are sealed */
     bool compressed[BP_PARTS_MAX];
+    atomic_llong *hashed; /* how far each part is sealed, for those who read it meanwhile; NULL before that */
     enum bp_format format;
     char delimiter;
     bool header;

@@ -17,11 +17,12 @@ static bool stopped(const struct bp_seal *seal)
     return atomic_load(&seal->stop) || (o->cancelled && o->cancelled(o->ctx));
 }
 
-static bp_status hash_file(struct bp_seal *seal, int fd, uint8_t *block, char ret[65], struct bp_error *err)
+static bp_status hash_file(struct bp_seal *seal, int part, int fd, uint8_t *block, struct bp_error *err)
 {
     struct bp_write_back back = {.fd = fd};
     struct sha256_ctx sha;
     uint8_t digest[SHA256_DIGEST_SIZE];
+    char *ret = seal->ingest->sha256[part];
     sha256_init(&sha);
     for (;;) {
         if (stopped(seal))
@@ -35,6 +36,7 @@ static bp_status hash_file(struct bp_seal *seal, int fd, uint8_t *block, char re
             break;
         bp_write_back(&back, (size_t)got);
         sha256_update(&sha, (size_t)got, block);
+        atomic_fetch_add(&seal->hashed[part], got);
     }
     sha256_digest(&sha, sizeof digest, digest);
     base16_encode_update(ret, sizeof digest, digest);
@@ -52,8 +54,8 @@ static void *run(void *arg)
     seal->status = block ? BP_OK : bp_fail(&seal->err, BP_NOMEM, "no memory to read the data");
     for (int i = 0; i < ingest->nparts && seal->status == BP_OK; i++) {
         int fd = open(ingest->parts[i].path, O_RDONLY | O_CLOEXEC);
-        seal->status = fd < 0 ? bp_files_fail(&seal->err, "opening the data")
-                              : hash_file(seal, fd, block, ingest->sha256[i], &seal->err);
+        seal->status =
+            fd < 0 ? bp_files_fail(&seal->err, "opening the data") : hash_file(seal, i, fd, block, &seal->err);
         if (fd >= 0)
             close(fd);
     }
@@ -64,6 +66,7 @@ static void *run(void *arg)
 void bp_seal_begin(struct bp_seal *seal, struct bp_ingest *ingest)
 {
     seal->ingest = ingest;
+    ingest->hashed = seal->hashed;
     seal->begun = true;
     seal->threaded = pthread_create(&seal->thread, NULL, run, seal) == 0;
     if (seal->threaded)

@@ -18,6 +18,8 @@ struct bp_seal {
     bool begun, threaded;
     pthread_t thread;
     atomic_bool stop;
+    atomic_llong
+        hashed[BP_PARTS_MAX]; /* bytes of each part so far: what the scan has read as well leaves the page cache */
     bp_status status;
     struct bp_error err;
 };

@@ -43,8 +43,8 @@ struct bp_level_set {
     int32_t *slots;          /* index of a level plus 1; 0: free */
 };
 
-/* Counts a small integer in its byte: false where it is not known to be a member, and where the byte is full, which adding it
- * empties. Of a thousand columns the bytes fit in the cache, which wider counts would not. */
+/* Counts a small integer in its byte: false where it is not known to be a member, and where the byte is full, which
+ * adding it empties. Of a thousand columns the bytes fit in the cache, which wider counts would not. */
 static inline bool bp_small_again(uint8_t small[BP_SMALL], unsigned i)
 {
     bool again = small[i] > 0 && small[i] < UINT8_MAX;

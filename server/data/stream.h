@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +26,9 @@ struct bp_stream_config {
     int64_t max_unfolded; /* bytes; only for compressed files */
     bool (*cancelled)(void *ctx);
     void *ctx; /* asked at each block; cancelled may be NULL */
+    /* How far another reader of the same file is, NULL where there is none: what both have passed leaves the page
+     * cache, so that what is written meanwhile takes its place. Reading it again is right, but asks the disk. */
+    atomic_llong *passed;
 };
 
 /* BP_NOT_FOUND, BP_IO, BP_NOMEM, BP_INVALID (damaged gzip). */
