@@ -72,18 +72,5 @@ double bp_random_normal(double unit)
 
 void bp_random_shuffle(uint64_t seed, uint32_t stream, uint64_t step, uint32_t *order, uint64_t n)
 {
-    uint32_t words[4][BP_RANDOM_LANES];
-    /* Swap i takes the words of call i / 2: the first pair when i is even, the second when it is odd. */
-    uint64_t drawn = UINT64_MAX;
-    for (uint64_t i = n > 0 ? n - 1 : 0; i > 0; i--) {
-        uint64_t call = i / 2, lane = call % BP_RANDOM_LANES, pair = 2 * (i % 2);
-        if (drawn != call - lane) {
-            drawn = call - lane;
-            bp_random_lanes(seed, stream, step, drawn, words);
-        }
-        uint64_t j = bp_random_below(words[pair][lane], words[pair + 1][lane], i + 1);
-        uint32_t kept = order[i];
-        order[i] = order[j];
-        order[j] = kept;
-    }
+    bp_random_shuffle_inline(seed, stream, step, order, n);
 }

@@ -44,6 +44,27 @@ void bp_random(uint64_t seed, uint32_t stream, uint64_t step, uint64_t index, ui
 static inline void bp_random_lanes(uint64_t seed, uint32_t stream, uint64_t step, uint64_t index,
                                    uint32_t words[4][BP_RANDOM_LANES])
 {
+#ifdef __AVX512DQ__ /* products of 64 bits in a vector: call by call, all ten rounds in registers */
+    for (int l = 0; l < BP_RANDOM_LANES; l++) {
+        uint64_t counter = index + (uint64_t)l;
+        uint64_t c0 = counter & 0xffffffff, c1 = (counter >> 32 & 0xffff) | (step >> 32 & 0xffff) << 16;
+        uint64_t c2 = step & 0xffffffff, c3 = stream;
+        uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+        for (int round = 0; round < 10; round++) {
+            uint64_t p0 = BP_PHILOX_M0 * c0, p1 = BP_PHILOX_M1 * c2;
+            c0 = (p1 >> 32) ^ c1 ^ k0;
+            c1 = p1 & 0xffffffff;
+            c2 = (p0 >> 32) ^ c3 ^ k1;
+            c3 = p0 & 0xffffffff;
+            k0 += BP_PHILOX_W0;
+            k1 += BP_PHILOX_W1;
+        }
+        words[0][l] = (uint32_t)c0;
+        words[1][l] = (uint32_t)c1;
+        words[2][l] = (uint32_t)c2;
+        words[3][l] = (uint32_t)c3;
+    }
+#else
     uint32_t *c0 = words[0], *c1 = words[1], *c2 = words[2], *c3 = words[3];
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     for (int l = 0; l < BP_RANDOM_LANES; l++) {
@@ -64,6 +85,7 @@ static inline void bp_random_lanes(uint64_t seed, uint32_t stream, uint64_t step
         k0 += BP_PHILOX_W0;
         k1 += BP_PHILOX_W1;
     }
+#endif
 }
 
 /* From 32 random bits: a float in [0, 1), a multiple of 2^-24. */
@@ -90,7 +112,25 @@ static inline uint64_t bp_random_below(uint32_t high, uint32_t low, uint64_t n)
 double bp_random_normal(double unit);
 
 /* Fills order[0..n) with a permutation of its present entries: Fisher-Yates with words of (seed, stream, step).
- * n below 2^32. The same arguments and entries give the same order. */
+ * n below 2^32. The same arguments and entries give the same order. Inline as bp_random_lanes is: the words take longer
+ * than the swaps. */
+static inline void bp_random_shuffle_inline(uint64_t seed, uint32_t stream, uint64_t step, uint32_t *order,
+                                            uint64_t n)
+{
+    uint32_t words[4][BP_RANDOM_LANES];
+    /* Swap i takes the words of call i / 2: the first pair when i is even, the second when it is odd. */
+    for (uint64_t i = n > 0 ? n - 1 : 0; i > 0;) {
+        uint64_t first = i / 2 / BP_RANDOM_LANES * BP_RANDOM_LANES;
+        bp_random_lanes(seed, stream, step, first, words);
+        for (; i > 0 && i >= 2 * first; i--) {
+            uint64_t lane = i / 2 - first, pair = 2 * (i % 2);
+            uint64_t j = bp_random_below(words[pair][lane], words[pair + 1][lane], i + 1);
+            uint32_t kept = order[i];
+            order[i] = order[j];
+            order[j] = kept;
+        }
+    }
+}
 void bp_random_shuffle(uint64_t seed, uint32_t stream, uint64_t step, uint32_t *order, uint64_t n);
 
 #endif

@@ -41,6 +41,9 @@ void bp_team_for(struct bp_team *team, int ntasks, bp_team_task *task, void *arg
  * begins. What does not divide evenly goes to the later parts, to others for another `turn`. */
 static inline int bp_team_slice(int ntasks, int parts, int part, int turn)
 {
+    if (parts == 1) { /* a small network has many slices, and divisions */
+        return ntasks * part;
+    }
     return (int)(((int64_t)ntasks * part + turn % parts) / parts);
 }
 

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SUMS_SHARE 4 /* the sums of chunks are at most this part of the arena */
+
 /* A bump pointer over a block; with a NULL block it only counts. */
 struct layout {
     char *block;
@@ -69,6 +71,29 @@ static int list_own(const struct bp_plan *plan, struct bp_packed *list, size_t *
     return n;
 }
 
+/* Whether every parameter gradient comes of x and dy alone (bp_op.bound). */
+static bool all_bounded(const struct bp_plan *plan)
+{
+    for (int i = 0; i < plan->ninstrs; i++)
+        if (plan->instrs[i].kind == BP_INSTR_PARAMETERS &&
+            bp_op_table[plan->graph->nodes[plan->instrs[i].node].kind]->bound == NULL)
+            return false;
+    return true;
+}
+
+/* How many chunks of rows after the first are to have sums of their own. A thread that goes on from its rows to their part
+ * of the gradients finds all of it in its cache; by tiles of the gradients, the threads have to read each other's rows, and
+ * wait for them. So that is done where the sums are much less than what goes from the first stage to the second. */
+static int count_sums(const struct bp_plan *plan)
+{
+    size_t chunks = ((size_t)plan->options.capacity - 1) / BP_ROW_CHUNK;
+    bool two = plan->nstages == 2 && plan->stages[0].kind == BP_STAGE_ROWS && plan->stages[1].kind == BP_STAGE_GRID;
+
+    if (!plan->options.training || plan->options.threads == 1 || !two || !all_bounded(plan))
+        return 0;
+    return plan->graph->nparams <= plan->arena / SUMS_SHARE / (chunks + 1) ? (int)chunks : 0;
+}
+
 /* Lays the execution out after its own struct. False on overflow. */
 static bool lay_out(struct bp_exec *exec, const struct bp_plan *plan, struct layout *l)
 {
@@ -89,6 +114,8 @@ static bool lay_out(struct bp_exec *exec, const struct bp_plan *plan, struct lay
     exec->dead = carve(l, (size_t)graph->ntensors, sizeof *exec->dead);
     exec->squares = carve(l, (size_t)plan->options.threads * (size_t)graph->nnodes, 2 * sizeof *exec->squares);
     exec->own_panels = carve(l, own, sizeof(bp_real));
+    exec->nsums = count_sums(plan);
+    exec->sums = carve(l, (size_t)exec->nsums * graph->nparams, sizeof(bp_real));
     exec->arena = carve(l, plan->arena, sizeof(bp_real));
     if (!bp_size_add(plan->local, plan->scratch, &exec->scratch_thread))
         return false;
@@ -163,11 +190,7 @@ bp_status bp_exec_new(struct bp_model *model, const struct bp_exec_options *opti
     for (int t = 0; t < model->graph->ntensors; t++)
         if (model->graph->tensors[t].trainable && plan->gradient[model->graph->tensors[t].node] < 0)
             exec->dead[exec->ndead++] = t;
-    exec->bounded = exec->ndead == 0;
-    for (int i = 0; i < plan->ninstrs; i++)
-        if (plan->instrs[i].kind == BP_INSTR_PARAMETERS)
-            exec->bounded =
-                exec->bounded && bp_op_table[model->graph->nodes[plan->instrs[i].node].kind]->bound != NULL;
+    exec->bounded = exec->ndead == 0 && all_bounded(plan);
     for (int h = 0; h < model->graph->nheads; h++)
         for (int r = 0; r < options->capacity; r++)
             exec->targets[h].weight[r] = 1;

@@ -15,6 +15,10 @@
 #include <assert.h>
 #include <string.h>
 
+#define CHUNKS_UNEVEN 4 /* a thread from which it matters little that another may have one more */
+
+#define ALONE_ELEMENTS 16384 /* of sums below which adding them up is not worth a barrier */
+
 /* One pass; the argument of the team's tasks. */
 struct pass {
     struct bp_exec *exec;
@@ -70,6 +74,7 @@ static void run_loss(const struct pass *pass, const struct bp_instr *instr, int 
 /* What one call does: some rows, and of these a task of a grid or some columns. */
 struct part {
     int row0, rows, task, column, columns;
+    bp_real *grads; /* where gradients go; NULL: to the model's */
 };
 
 static uint64_t *update_ticks(const struct pass *pass, const struct bp_instr *instr, int thread)
@@ -97,7 +102,7 @@ static void run_instr(const struct pass *pass, const struct bp_instr *instr, con
     call.kernels = pass->kernels;
     call.params = exec->model->params;
     call.stats = exec->model->stats;
-    call.grads = exec->model->grads;
+    call.grads = part->grads != NULL ? part->grads : exec->model->grads;
     call.model = exec->model;
     call.update = pass->update;
     call.update_ticks = exec->ticks != NULL ? update_ticks(pass, instr, thread) : NULL;
@@ -204,6 +209,66 @@ static void columns_part(void *arg, int number, int thread)
         run_timed(pass, &pass->exec->plan->instrs[i], &part, thread);
 }
 
+/* --- stages by chunks ------------------------------------------------------------------------------------------- */
+
+static int chunks_of(int rows)
+{
+    return (rows - 1) / BP_ROW_CHUNK + 1;
+}
+
+/* Whether both stages are one, by chunks of rows (exec.c): no thread may have much more of them than another. */
+static bool goes_by_chunks(const struct pass *pass, int end)
+{
+    int chunks = chunks_of(pass->rows);
+    return end == pass->exec->plan->ninstrs && pass->exec->update.admit == NULL && pass->exec->nsums > 0 &&
+           pass->parts > 1 && (chunks % pass->parts == 0 || chunks >= CHUNKS_UNEVEN * pass->parts);
+}
+
+/* A thread's chunks: the blocks of one, then its sums. The first chunk's are made where the gradients go. */
+static void chunks_part(void *arg, int number, int thread)
+{
+    const struct pass *pass = arg;
+    const struct bp_plan *plan = pass->exec->plan;
+    int chunks = chunks_of(pass->rows), end = bp_team_slice(chunks, pass->parts, number + 1, 0);
+    for (int c = bp_team_slice(chunks, pass->parts, number, 0); c < end; c++) {
+        int row0 = c * BP_ROW_CHUNK, left = pass->rows - row0;
+        struct part part = {.row0 = row0, .rows = left < BP_ROW_CHUNK ? left : BP_ROW_CHUNK};
+        if (c > 0)
+            part.grads = pass->exec->sums + (size_t)(c - 1) * plan->graph->nparams;
+        for (int block = row0 / plan->block; block * plan->block < row0 + part.rows; block++)
+            rows_task(arg, block, thread);
+        for (int i = plan->stages[1].first; i < plan->stages[1].end; i++)
+            for (part.task = 0; part.task < plan->instrs[i].tasks; part.task++)
+                run_timed(pass, &plan->instrs[i], &part, thread);
+    }
+}
+
+/* Adds the sums of the chunks up, in ascending order: a thread those that it will update, or the leader all. */
+static void add_part(void *arg, int number, int thread)
+{
+    const struct pass *pass = arg;
+    const struct bp_model *model = pass->exec->model;
+    (void)thread;
+    for (int g = 0; g < model->ngroups; g++) {
+        struct bp_share_group mine = bp_model_part(model, g, pass->parts, number);
+        if (mine.first == mine.end)
+            continue;
+        size_t first = model->shares[mine.first].first, n = model->shares[mine.end - 1].end - first;
+        for (int c = 1; c < chunks_of(pass->rows); c++)
+            pass->kernels->add(n, pass->exec->sums + (size_t)(c - 1) * model->nparams + first, model->grads + first);
+    }
+}
+
+static void run_chunks(struct pass *pass, struct bp_team *team)
+{
+    pass->stage = &pass->exec->plan->stages[0];
+    pass->end = pass->stage->end;
+    bp_team_for(team, pass->parts, chunks_part, pass);
+    if ((size_t)(chunks_of(pass->rows) - 1) * pass->exec->model->nparams < ALONE_ELEMENTS)
+        pass->parts = 1;
+    bp_team_for(team, pass->parts, add_part, pass);
+}
+
 static double mean_loss(const struct bp_exec *exec, int head, int rows)
 {
     double sum = 0, weights = exec->weights[head];
@@ -232,7 +297,10 @@ static void run_stages(struct pass *pass, struct bp_team *team, int end)
     pass->loads = pass->exec->load != NULL && plan->stages[0].kind == BP_STAGE_ROWS;
     if (pass->exec->load != NULL && !pass->loads)
         bp_team_for(team, blocks, load_task, pass);
-    for (int s = 0; s < plan->nstages && plan->stages[s].first < end; s++) {
+    bool by_chunks = goes_by_chunks(pass, end);
+    if (by_chunks)
+        run_chunks(pass, team);
+    for (int s = 0; !by_chunks && s < plan->nstages && plan->stages[s].first < end; s++) {
         const struct bp_stage *stage = &plan->stages[s];
         pass->stage = stage;
         pass->end = stage->end < end ? stage->end : end;

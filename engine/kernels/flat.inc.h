@@ -90,6 +90,11 @@ static void kernel_dropout(size_t n, const bp_real *x, bp_real *y, uint64_t seed
     }
 }
 
+static void kernel_shuffle(uint64_t seed, uint32_t stream, uint64_t step, uint32_t *order, uint64_t n)
+{
+    bp_random_shuffle_inline(seed, stream, step, order, n);
+}
+
 /* --- updates ------------------------------------------------------------------------------------------------------ */
 
 /* Zero for a denormal; NaN stays. Averages of vanishing gradients decay into the denormals and would stay there for
@@ -161,6 +166,6 @@ static void kernel_adam(size_t n, const struct bp_update *u, bp_real *p, const b
         .turn = kernel_turn, .copy_rows = kernel_copy_rows, .depthwise = kernel_depthwise,                           \
         .depthwise_gradient = kernel_depthwise_gradient, .row_sum = kernel_row_sum, .max_pool = kernel_max_pool,     \
         .max_pool_gradient = kernel_max_pool_gradient, .avg_pool = kernel_avg_pool,                                  \
-        .avg_pool_gradient = kernel_avg_pool_gradient, .dropout = kernel_dropout, .sgd = kernel_sgd,                 \
-        .adam = kernel_adam,                                                                                         \
+        .avg_pool_gradient = kernel_avg_pool_gradient, .dropout = kernel_dropout, .shuffle = kernel_shuffle,         \
+        .sgd = kernel_sgd, .adam = kernel_adam,                                                                      \
     }

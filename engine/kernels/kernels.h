@@ -279,6 +279,8 @@ struct bp_kernels {
      * dropped when bp_random_unit(word) < rate. accumulate: y += instead. */
     void (*dropout)(size_t n, const bp_real *x, bp_real *y, uint64_t seed, uint32_t stream, uint64_t step,
                     uint64_t first, float rate, bool accumulate);
+    /* bp_random_shuffle. */
+    void (*shuffle)(uint64_t seed, uint32_t stream, uint64_t step, uint32_t *order, uint64_t n);
 
     /* Normalization over the batch. A result is one number a channel; accumulate: added to what is there.
      *   moment: sum of x (mean NULL), or of (x - mean)^2        apply: y = (x - mean) scale + shift; shift NULL: + 0

@@ -287,17 +287,53 @@ static void hand_over(const struct bp_call *call, const struct tile *t)
         bp_call_hand_over(call, &(struct bp_piece){node->tensor[BIAS], 0, 1, t->o0, t->nout}, t->db, 0);
 }
 
+/* Of few inputs, dW^T (in, out) = X^T dY, then turned: a lane is an output, where otherwise the lanes past the inputs would
+ * be idle. */
+static bool is_narrow(int in, int out)
+{
+    return in < BP_PANEL && out % BP_PANEL == 0;
+}
+
+static void narrow_weights(const struct bp_call *call, const struct tile *t)
+{
+    int in = inputs_of(call->graph, call->node), out = outputs_of(call->node);
+    size_t turned_row = (size_t)t->nout;
+
+    for (int row = 0; row < call->rows; row += BP_ROW_CHUNK) {
+        call->kernels->gemm(&(struct bp_gemm){
+            .m = in,
+            .n = t->nout,
+            .k = call->rows - row < BP_ROW_CHUNK ? call->rows - row : BP_ROW_CHUNK,
+            .a = call->x[0] + (size_t)row * (size_t)in,
+            .a_row = 1,
+            .a_col = (size_t)in,
+            .b = call->dy + (size_t)row * (size_t)out + t->o0,
+            .b_row = (size_t)out,
+            .c = call->scratch,
+            .c_row = turned_row,
+            .accumulate = row > 0,
+        });
+    }
+    call->kernels->turn(in, t->nout, call->scratch, turned_row, NULL, t->dw, t->dw_row, false);
+}
+
 static void parameters(const struct bp_call *call)
 {
     const struct bp_kernels *kernels = call->kernels;
     int in = inputs_of(call->graph, call->node), out = outputs_of(call->node);
-    bool updates = call->update != NULL;
+    bool updates = call->update != NULL, narrow = is_narrow(in, out);
     struct tile t = tile_of(call);
     struct bp_ahead ahead = updates ? ahead_of(call, &t, (size_t)in) : (struct bp_ahead){0};
 
+    if (narrow)
+        narrow_weights(call, &t);
     for (int row = 0; row < call->rows; row += BP_ROW_CHUNK) {
         int rows = call->rows - row < BP_ROW_CHUNK ? call->rows - row : BP_ROW_CHUNK;
         const bp_real *dy = call->dy + (size_t)row * (size_t)out + t.o0;
+        if (t.db != NULL)
+            kernels->column_sum(rows, t.nout, dy, (size_t)out, t.db, row > 0);
+        if (narrow)
+            continue;
         const bp_real *x = call->x[0] + (size_t)row * (size_t)in + t.i0;
         bool bare = in % BP_PANEL == 0 && in <= BARE_ELEMENTS / rows;
         if (!bare)
@@ -316,8 +352,6 @@ static void parameters(const struct bp_call *call)
             .accumulate = row > 0,
             .ahead = updates && row + rows == call->rows ? &ahead : NULL,
         });
-        if (t.db != NULL)
-            kernels->column_sum(rows, t.nout, dy, (size_t)out, t.db, row > 0);
     }
     if (updates)
         hand_over(call, &t);

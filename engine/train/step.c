@@ -8,6 +8,7 @@
  */
 #include "base/random.h"
 #include "base/ticks.h"
+#include "kernels/kernels.h"
 #include "train/batch.h"
 #include "train/gradient.h"
 #include "train/state.h"
@@ -38,7 +39,8 @@ static void order_rows(struct bp_trainer *t)
     }
     memcpy(t->order, t->split->rows[BP_TRAIN], n * sizeof *t->order);
     if (t->config.shuffle) {
-        bp_random_shuffle(t->config.seed, bp_stream(BP_STREAM_SHUFFLE, 0), (uint64_t)t->at.epoch, t->order, n);
+        bp_kernels_current()->shuffle(t->config.seed, bp_stream(BP_STREAM_SHUFFLE, 0), (uint64_t)t->at.epoch,
+                                      t->order, n);
     }
     t->order_epoch = t->at.epoch;
 }

@@ -117,6 +117,17 @@ static void run_dropout(const struct bp_kernels *k, int first, int n, float *out
     k->dropout((size_t)n, x, out + SIZE, 11, bp_stream(BP_STREAM_DROPOUT, 2), 5, at, 0.3f, true);
 }
 
+static void run_shuffle(const struct bp_kernels *k, int epoch, int n, float *out)
+{
+    uint32_t order[SIZE], base[SIZE];
+    for (int i = 0; i < n; i++)
+        order[i] = base[i] = (uint32_t)i;
+    k->shuffle(11, bp_stream(BP_STREAM_SHUFFLE, 0), (uint64_t)epoch, order, (uint64_t)n);
+    bp_random_shuffle(11, bp_stream(BP_STREAM_SHUFFLE, 0), (uint64_t)epoch, base, (uint64_t)n);
+    assert_memory_equal(order, base, sizeof *order * (size_t)n);
+    memcpy(out, order, sizeof *order * (size_t)n);
+}
+
 static void run_update(const struct bp_kernels *k, int which, int n, float *out)
 {
     struct bp_update up = {.lr = 0.01f,
@@ -285,6 +296,7 @@ static const struct {
     {"add, scale", run_flat, 0, 0xc9b0600800b657dd},
     {"dropout", run_dropout, 0, 0x7216c8c4fd8545e8},
     {"dropout from 3", run_dropout, 3, 0x34c7785078d3d065},
+    {"shuffle", run_shuffle, 7, 0x85baa7a9a71ea96d},
     {"sgd", run_update, 0, 0x4b9cd5a354307367},
     {"sgd, first momentum", run_update, 1, 0x5ec2c97322a74841},
     {"sgd, nesterov", run_update, 2, 0xcec75a4c8e2e90a6},
