@@ -5,6 +5,9 @@
  * a slice of the tasks of every instruction; in a stage by columns each thread takes its columns through all of it.
  * Which thread runs a task changes nothing but the address of its scratch.
  *
+ * Where a network is small beside its batch, the rows and the gradients are one stage by chunks of BP_ROW_CHUNK rows: each
+ * chunk's sums go to memory of their own, and are added up after it.
+ *
  * A pass of less than BP_TEAM_FLOPS operations runs on the calling thread: a barrier costs as much as it would save.
  *
  * Threads: see exec.h. Nothing is allocated here.

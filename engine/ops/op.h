@@ -147,8 +147,8 @@ struct bp_op {
     int64_t (*flops)(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase);
 
     /* An upper bound of the sum of squares of all parameter gradients, without rounding, given the sums of squares of
-     * x[0] and of dy, both of which PARAMETERS needs; it then hands over what it makes where the call says so. NULL:
-     * neither. */
+     * x[0] and of dy, both of which PARAMETERS needs; it then hands over what it makes where the call says so, and makes
+     * the sums of any chunk of rows alone where rows is that chunk. NULL: none of this. */
     double (*bound)(const struct bp_node *node, int rows, double x, double dy);
 
     void (*forward)(const struct bp_call *call);    /* NULL: input and views */
