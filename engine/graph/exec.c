@@ -88,7 +88,6 @@ static int count_sums(const struct bp_plan *plan)
 {
     size_t chunks = ((size_t)plan->options.capacity - 1) / BP_ROW_CHUNK;
     bool two = plan->nstages == 2 && plan->stages[0].kind == BP_STAGE_ROWS && plan->stages[1].kind == BP_STAGE_GRID;
-
     bool whole = BP_ROW_CHUNK % plan->block == 0; /* blocks in a chunk */
 
     if (!plan->options.training || plan->options.threads == 1 || !two || !whole || !all_bounded(plan))
