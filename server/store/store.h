@@ -2,8 +2,8 @@
  *
  * Exactly one connection writes and checkpoints the write-ahead log; it belongs to the store's thread. Other
  * threads hand it work and wait until their work is committed (bp_store_write), or do not wait (bp_store_post). The
- * thread takes all work that is waiting into one transaction (group commit), each piece under a savepoint of its
- * own, so that a failing piece undoes itself alone. Nothing is reported as done before COMMIT has returned, with
+ * thread takes all work that is waiting into one transaction (group commit), each of several pieces under a savepoint
+ * of its own, so that a failing piece undoes itself alone. Nothing is reported as done before COMMIT has returned, with
  * synchronous=FULL.
  *
  * Readers (bp_store_read) get a read-only connection for one short transaction; they never checkpoint and never

@@ -57,6 +57,8 @@ struct bp_db {
     int log_pages;      /* writer: pages in the log after the last commit */
     double deadline;    /* reader: of bp_clock, after which the read is interrupted, 0 for none */
     struct bp_db *next; /* reader: in the list of idle ones */
+    bool knows_queued;  /* writer: the next is right; forgotten whenever something is undone */
+    int64_t queued;     /* jobs that are queued */
     struct bp_statement cache[BP_STATEMENTS];
     struct bp_series series[BP_SERIES]; /* writer; forgotten whenever something is undone */
 };

@@ -67,17 +67,23 @@ static const char sql_tags_add[] = "INSERT INTO job_tag (job, key, value)"
                                    " SELECT ?1, key, atom FROM json_each(?2) WHERE atom IS NOT NULL"
                                    " ON CONFLICT DO NOTHING";
 
-#define LISTING                                                                                                      \
-    "SELECT seq FROM job INDEXED BY job_listing WHERE deleted = 0"                                                   \
-    " AND (?1 = '' OR instr(?1, status) > 0) AND (?2 IS NULL OR name = ?2)"                                          \
+/* Without a filter the table is read in its order. With one it is the index, which is small, and then put in order. */
+#define JOBS " FROM job INDEXED BY job_by_status WHERE deleted = 0"
+#define FILTERED                                                                                                     \
+    "SELECT seq" JOBS " AND (?1 = '' OR instr(?1, status) > 0) AND (?2 IS NULL OR name = ?2)"                        \
     " AND (?3 IS NULL OR EXISTS (SELECT 1 FROM job_tag t WHERE t.job = seq AND t.key = ?3 AND t.value = ?4))"
-static const char sql_list_ascending[] = LISTING " AND seq > ?5 ORDER BY seq LIMIT ?6";
-static const char sql_list_descending[] = LISTING " AND seq < ?5 ORDER BY seq DESC LIMIT ?6";
-static const char sql_count[] = "SELECT count(*) FROM job INDEXED BY job_by_status WHERE deleted = 0 AND status = ?1";
+#define ALL "SELECT seq FROM job WHERE deleted = 0"
+static const char *const sql_list[2][2] = {
+    /* [filtered][ascending] */
+    {ALL " AND seq < ?5 ORDER BY seq DESC LIMIT ?6", ALL " AND seq > ?5 ORDER BY seq LIMIT ?6"},
+    {FILTERED " AND seq < ?5 ORDER BY seq DESC LIMIT ?6", FILTERED " AND seq > ?5 ORDER BY seq LIMIT ?6"},
+};
+static const char sql_count[] = "SELECT count(*)" JOBS " AND status = ?1";
 
-#define QUEUE " FROM job INDEXED BY job_queue WHERE status = 'queued' AND deleted = 0"
+#define QUEUE JOBS " AND status = 'queued'"
 static const char sql_next[] = "SELECT id" QUEUE " ORDER BY priority DESC, seq LIMIT 1";
-static const char sql_queue[] = "SELECT (SELECT count(*)" QUEUE "), (SELECT count(*)" QUEUE " AND priority < ?1)";
+static const char sql_queued[] = "SELECT count(*)" QUEUE;
+static const char sql_behind[] = "SELECT count(*)" QUEUE " AND priority < ?1";
 static const char sql_ahead[] = "SELECT (SELECT count(*)" QUEUE " AND priority > ?1)"
                                 " + (SELECT count(*)" QUEUE " AND priority = ?1 AND seq < ?2)";
 
@@ -242,6 +248,8 @@ bp_status bp_db_job_insert(struct bp_db *db, struct bp_job_row *row, struct bp_e
     if (status != BP_OK)
         return status;
     fresh.seq = sqlite3_last_insert_rowid(db->handle);
+    if (db->knows_queued && row->status == BP_JOB_QUEUED)
+        db->queued++;
     status = store_tags(db, fresh.seq, row->tags, true, err);
     if (status == BP_OK) {
         row->seq = fresh.seq;
@@ -315,6 +323,8 @@ bp_status bp_db_job_update(struct bp_db *db, struct bp_job_row *row, struct bp_e
     status = bp_db_statement(db, sql_update, &stmt, err);
     if (status != BP_OK)
         return status;
+    if (old.status != row->status)
+        db->knows_queued = false;
     struct bp_job_row next = *row; /* borrows the texts */
     next.version++;
     bind_row(stmt, FIRST_MUTABLE, &next);
@@ -360,16 +370,19 @@ bp_status bp_db_job_list(struct bp_db *db, const struct bp_job_filter *filter, b
     char words[100];
     int64_t after;
     sqlite3_stmt *stmt;
+    bool filtered = filter->statuses || filter->name || filter->tag_key;
     bp_status status = after_seq(db, filter, &after, err);
     if (status == BP_OK)
-        status = bp_db_statement(db, filter->ascending ? sql_list_ascending : sql_list_descending, &stmt, err);
+        status = bp_db_statement(db, sql_list[filtered][filter->ascending], &stmt, err);
     if (status != BP_OK)
         return status;
     status_words(filter->statuses, words, sizeof words);
-    bp_bind_text(stmt, 1, words);
-    bp_bind_text(stmt, 2, filter->name);
-    bp_bind_text(stmt, 3, filter->tag_key);
-    bp_bind_text(stmt, 4, filter->tag_value);
+    if (filtered) {
+        bp_bind_text(stmt, 1, words);
+        bp_bind_text(stmt, 2, filter->name);
+        bp_bind_text(stmt, 3, filter->tag_key);
+        bp_bind_text(stmt, 4, filter->tag_value);
+    }
     sqlite3_bind_int64(stmt, 5, after);
     sqlite3_bind_int(stmt, 6, filter->limit);
     while ((status = bp_db_step(db, stmt, "listing jobs", err)) == BP_OK) {
@@ -421,18 +434,32 @@ bp_status bp_db_job_next(struct bp_db *db, char ret_id[BP_ID_SIZE], struct bp_er
     return status;
 }
 
+/* How many jobs are queued: counted once, and from then on known to the writer until a job changes its status. */
+static bp_status count_queued(struct bp_db *db, int64_t *ret, struct bp_error *err)
+{
+    bp_status status = db->knows_queued ? BP_OK : bp_db_int(db, sql_queued, &db->queued, err);
+    if (status == BP_OK) {
+        db->knows_queued = db->writer;
+        *ret = db->queued;
+    }
+    return status;
+}
+
 bp_status bp_db_job_queue(struct bp_db *db, int64_t priority, int64_t *ret_queued, int64_t *ret_ahead,
                           struct bp_error *err)
 {
     sqlite3_stmt *stmt;
-    bp_status status = bp_db_statement(db, sql_queue, &stmt, err);
+    int64_t queued;
+    bp_status status = count_queued(db, &queued, err);
+    if (status == BP_OK)
+        status = bp_db_statement(db, sql_behind, &stmt, err);
     if (status != BP_OK)
         return status;
     sqlite3_bind_int64(stmt, 1, priority);
     status = bp_db_step(db, stmt, "looking at the queue", err);
     if (status == BP_OK) {
-        *ret_queued = sqlite3_column_int64(stmt, 0);
-        *ret_ahead = *ret_queued - sqlite3_column_int64(stmt, 1);
+        *ret_queued = queued;
+        *ret_ahead = queued - sqlite3_column_int64(stmt, 0);
     }
     sqlite3_reset(stmt);
     return status;

@@ -129,6 +129,7 @@ void bp_db_reset(struct bp_db *db)
         if (db->cache[i].stmt)
             sqlite3_reset(db->cache[i].stmt);
     memset(db->series, 0, sizeof db->series);
+    db->knows_queued = false;
 }
 
 void bp_bind_text(sqlite3_stmt *stmt, int index, const char *text)

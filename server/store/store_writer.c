@@ -1,7 +1,7 @@
 /* store_writer.c: the thread that writes, and the queue in front of it.
  *
- * The thread takes all that waits into one transaction: each piece runs under a savepoint, a piece that fails is
- * undone alone, then one COMMIT with one sync serves them all, and only then are they told. While that sync runs the
+ * The thread takes all that waits into one transaction: each of several pieces runs under a savepoint, a piece that fails
+ * is undone alone, then one COMMIT with one sync serves them all, and only then are they told. While that sync runs the
  * next pieces gather: under load a commit serves as many writers as there are.
  *
  * What SQLite undoes by itself (a full disk or too little memory in the middle of a statement undoes the whole
@@ -76,13 +76,25 @@ static void spoil(struct bp_piece *first, const struct bp_piece *end, const stru
         }
 }
 
-/* Runs a piece under its savepoint. False: SQLite has undone the whole transaction. */
-static bool run_piece(struct bp_db *db, struct bp_piece *p)
+/* Undoes a piece and leaves the others' work as it is. */
+static bp_status undo_piece(struct bp_db *db, bool alone)
 {
-    p->status = control(db, "SAVEPOINT piece", &p->err);
+    bp_db_reset(db);
+    if (!alone)
+        return control(db, "ROLLBACK TO piece", NULL);
+    bp_status status = control(db, "ROLLBACK", NULL);
+    return status == BP_OK ? control(db, "BEGIN IMMEDIATE", NULL) : status;
+}
+
+/* Runs a piece under its savepoint; one that is alone in its transaction needs none, and saves the copies of all pages
+ * that it changes. False: SQLite has undone the whole transaction. */
+static bool run_piece(struct bp_db *db, struct bp_piece *p, bool alone)
+{
+    p->status = alone ? BP_OK : control(db, "SAVEPOINT piece", &p->err);
     if (p->status == BP_OK && p->weight > 0 && !bp_ballast_take(db->store, p->weight)) {
         p->status = bp_fail(&p->err, BP_FULL, "the disk is full");
-        control(db, "RELEASE piece", NULL);
+        if (!alone)
+            control(db, "RELEASE piece", NULL);
     } else if (p->status == BP_OK) {
         p->status = p->fn(db, p->arg, &p->err);
         if (p->status != BP_OK && p->err.code != p->status)
@@ -92,13 +104,11 @@ static bool run_piece(struct bp_db *db, struct bp_piece *p)
                 p->status = bp_fail(&p->err, BP_INTERNAL, "a failure inside a transaction was not reported");
         } else {
             bp_status undone = BP_OK;
-            if (p->status != BP_OK) {
-                bp_db_reset(db);
-                undone = control(db, "ROLLBACK TO piece", NULL);
-            }
-            if (undone == BP_OK)
+            if (p->status != BP_OK)
+                undone = undo_piece(db, alone);
+            if (undone == BP_OK && !alone)
                 control(db, "RELEASE piece", p->status == BP_OK ? &p->err : NULL);
-            else
+            else if (undone != BP_OK)
                 roll_back(db); /* half a piece must not be committed with the others */
         }
     }
@@ -123,7 +133,7 @@ static struct bp_piece *run_group(struct bp_store *store, struct bp_piece *first
         control(db, "BEGIN IMMEDIATE", &err);
     if (err.code == BP_OK)
         for (p = first; p; p = p->next) {
-            bool whole = run_piece(db, p);
+            bool whole = run_piece(db, p, p == first && !p->next);
             if (p->status != BP_OK && (!whole || db->fault))
                 err = p->err;
             if (err.code != BP_OK) {

@@ -270,6 +270,42 @@ static void the_queue_is_counted(void **state)
     }
 }
 
+static void assert_queue(struct fixture *f, int64_t queued)
+{
+    struct queue q = {.priority = 0};
+    assert_ok(f, bp_store_write(f->store, queue_fn, &q, &f->err));
+    assert_int_equal(q.queued, queued);
+    assert_int_equal(q.ahead, queued);
+}
+
+static bp_status insert_and_fail_fn(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    bp_status status = bp_db_job_insert(db, arg, err);
+    return status == BP_OK ? bp_fail(err, BP_INVALID, "on purpose") : status;
+}
+
+/* What the writer remembers of the queue follows whatever happens to it. */
+static void the_writer_knows_the_queue(void **state)
+{
+    struct fixture *f = *state;
+    struct bp_job_row rows[] = {new_job(BP_JOB_QUEUED), new_job(BP_JOB_QUEUED), new_job(BP_JOB_SUCCEEDED)};
+    assert_queue(f, 0);
+    for (int i = 0; i < 3; i++)
+        insert_job(f, &rows[i]);
+    assert_queue(f, 2);
+    struct bp_job_row refused = new_job(BP_JOB_QUEUED);
+    assert_int_equal(bp_store_write(f->store, insert_and_fail_fn, &refused, &f->err), BP_INVALID);
+    assert_queue(f, 2);
+    rows[0].status = BP_JOB_RUNNING;
+    assert_ok(f, bp_store_write(f->store, update_fn, &rows[0], &f->err));
+    assert_queue(f, 1);
+    rows[0].status = BP_JOB_QUEUED;
+    assert_ok(f, bp_store_write(f->store, update_fn, &rows[0], &f->err));
+    assert_queue(f, 2);
+    reopen(f);
+    assert_queue(f, 2);
+}
+
 static bp_status many_jobs_fn(struct bp_db *db, void *arg, struct bp_error *err)
 {
     bp_status status = BP_OK;
@@ -456,6 +492,7 @@ int main(void)
         cmocka_unit_test(status_names_round_trip),
         cmocka_unit_test_setup_teardown(listings_filter_and_page, setup, teardown),
         cmocka_unit_test_setup_teardown(the_queue_is_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_writer_knows_the_queue, setup, teardown),
         cmocka_unit_test_setup_teardown(listings_of_many_jobs_are_quick, setup, teardown),
         cmocka_unit_test_setup_teardown(a_deleted_job_vanishes_at_once_and_its_rows_later, setup, teardown),
         cmocka_unit_test_setup_teardown(a_used_key_undoes_the_job, setup, teardown),

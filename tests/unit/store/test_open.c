@@ -1,6 +1,8 @@
 /* test_open.c: what is opened, what is refused and left as it was, and the settings of the connections. */
 #include "store_test.h"
 
+#include "embedded.h"
+
 #include <fcntl.h>
 
 static void db_path(const struct fixture *f, char ret[200])
@@ -213,6 +215,132 @@ static void network_file_systems_are_known(void **state)
     assert_null(bp_store_unsafe_filesystem(0x01021994));                                     /* tmpfs */
 }
 
+/* --- older schemas ---------------------------------------------------------------------------------------------- */
+/* Rows in every table that the schema has had from its version 5 on. */
+static const char old_rows[] =
+    "INSERT INTO dataset_version (hash, sha256, bytes, rows, created_at, description)"
+    " VALUES ('" TABLE_A "', '" SHA_1 "', 9, 2, 1, '{}');"
+    "INSERT INTO dataset (name, version, created_at) VALUES ('iris', '" TABLE_A "', 1);"
+    "WITH n(seq, status, name, priority, deleted) AS (VALUES"
+    "  (1, 'succeeded', 'a', 0, 0), (2, 'queued', 'b', 0, 0), (3, 'queued', 'b', 5, 0), (4, 'failed', NULL, 0, 1),"
+    "  (5, 'paused', 'a', 0, 0), (6, 'queued', NULL, -1, 0))"
+    " INSERT INTO job (seq, deleted, status, id, name, version, priority, created_at, started_at, finished_at,"
+    "  numerics_version, seed, threads, stopping, restarts, stalls, dataset, sha256, dataset_version, parent, "
+    "best_epoch,"
+    "  best_step, has_best, best_value, best_name, last_metrics, tags, spec, request)"
+    " SELECT seq, deleted, status, 'job_' || seq, name, 3, priority, 1, 0, 0, 1, 7, 0, 0, 0, 0, 'iris', '" SHA_1 "',"
+    "  '" TABLE_A
+    "', '', 2, 20, 1, 0.125, 'val_loss', '{\"loss\":0.5}', '{\"owner\":\"lea\"}', '{\"seed\":7}', '{}' FROM n;"
+    "INSERT INTO job_tag (job, key, value) VALUES (5, 'owner', 'lea');"
+    "INSERT INTO idempotency_key VALUES ('key', '" SHA_2 "', 2, 1);"
+    "INSERT INTO event VALUES (1, 1, 1, 'queued', '{}'), (1, 2, 1, 'ended', '{}');"
+    "INSERT INTO series VALUES (1, 1, 'loss');"
+    "INSERT INTO point VALUES (1, 10, 1, 0.5), (1, 20, 2, NULL);"
+    "INSERT INTO layer VALUES (1, 1, 'dense_1', 'dense', 'relu', 1);"
+    "INSERT INTO layer_sample (job, step, layer, epoch, gradient_norm) VALUES (1, 10, 1, 1, 0.25);"
+    "INSERT INTO blob VALUES (1, 1);"
+    "INSERT INTO chunk VALUES (1, 1, 0, zeroblob(32), x'00');"
+    "INSERT INTO checkpoint VALUES (1, 'ckpt_1', 1, 1, 1, 2, 20, 1, '" SHA_2 "', 1, 1, '{}');"
+    "INSERT INTO start VALUES (2, 1, '[]');";
+
+static void make_old(const struct fixture *f, int version)
+{
+    char path[200], sql[120];
+    sqlite3 *db;
+    db_path(f, path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    snprintf(sql, sizeof sql, "PRAGMA page_size=8192; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA application_id=%d",
+             BP_APPLICATION_ID);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    for (const struct bp_embedded *m = bp_migrations; m->name && atoi(m->name) <= version; m++)
+        assert_int_equal(sqlite3_exec(db, (const char *)m->data, NULL, NULL, NULL), SQLITE_OK);
+    snprintf(sql, sizeof sql, "PRAGMA foreign_keys=ON; PRAGMA user_version=%d", version);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    if (sqlite3_exec(db, old_rows, NULL, NULL, NULL) != SQLITE_OK)
+        fail_msg("version %d: %s", version, sqlite3_errmsg(db));
+    sqlite3_close(db);
+}
+
+static bp_status see_id(void *arg, const struct bp_job_row *row)
+{
+    strcat(strcat(arg, row->id), " ");
+    return BP_OK;
+}
+
+static bp_status see_layer(void *arg, const struct bp_layer_row *row)
+{
+    *(struct bp_layer_row *)arg = *row;
+    return BP_OK;
+}
+
+/* Everything of old_rows as the statements of today find it. */
+static bp_status see_old(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    static const struct {
+        struct bp_job_filter filter;
+        const char *expected;
+    } lists[] = {
+        {{.limit = 9}, "job_6 job_5 job_3 job_2 job_1 "},
+        {{.limit = 9, .name = "a"}, "job_5 job_1 "},
+        {{.limit = 9, .statuses = 1 << BP_JOB_QUEUED, .ascending = true}, "job_2 job_3 job_6 "},
+        {{.limit = 9, .tag_key = "owner", .tag_value = "lea"}, "job_5 "},
+    };
+    (void)arg;
+    char sha[BP_SHA256_HEX], id[BP_ID_SIZE];
+    int64_t queued, ahead;
+    struct bp_job_row job = {0};
+    struct bp_dataset_row dataset = {0};
+    struct bp_layer_row layer = {0};
+    struct bp_checkpoint_ids ids;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        char seen[100] = "";
+        assert_int_equal(bp_db_job_list(db, &lists[i].filter, see_id, seen, err), BP_OK);
+        assert_string_equal(seen, lists[i].expected);
+    }
+    assert_int_equal(bp_db_job_next(db, id, err), BP_OK);
+    assert_string_equal(id, "job_3");
+    assert_int_equal(bp_db_job_queue(db, 0, &queued, &ahead, err), BP_OK);
+    assert_true(queued == 3 && ahead == 2);
+    assert_int_equal(bp_db_key_get(db, "key", sha, id, err), BP_OK);
+    assert_string_equal(id, "job_2");
+    assert_int_equal(bp_db_job_get(db, "job_1", &job, err), BP_OK);
+    assert_true(job.version == 3 && job.best_value == 0.125 && job.seed == 7);
+    assert_string_equal(job.spec, "{\"seed\":7}");
+    assert_int_equal(bp_db_dataset_get(db, "iris", &dataset, err), BP_OK);
+    assert_string_equal(dataset.table, TABLE_A);
+    assert_int_equal(bp_db_layer_list(db, "job_1", see_layer, &layer, err), BP_OK);
+    assert_true(layer.gradient_norm == 0.25 && layer.delta_first != layer.delta_first);
+    assert_int_equal(bp_db_checkpoint_ids(db, 1, &ids, err), BP_OK);
+    assert_string_equal(ids.latest, "ckpt_1");
+    bp_job_row_done(&job);
+    bp_dataset_row_done(&dataset);
+    return BP_OK;
+}
+
+static void an_older_database_is_taken_further_with_all_that_is_in_it(void **state)
+{
+    struct fixture *f = *state;
+    char path[200];
+    db_path(f, path);
+    for (int version = 5; version <= bp_schema_version(); version++) {
+        make_old(f, version);
+        assert_ok(f, open_store(f, 0));
+        assert_int_equal(number(f, "PRAGMA user_version"), bp_schema_version());
+        assert_ok(f, bp_store_read(f->store, see_old, NULL, &f->err));
+        assert_int_equal(number(f, "SELECT count(*) FROM point"), 2);
+        assert_int_equal(number(f, "SELECT count(*) FROM event WHERE job = 1"), 2);
+        assert_int_equal(number(f, "SELECT count(*) FROM chunk"), 1);
+        assert_int_equal(number(f, "SELECT count(*) FROM start"), 1);
+        assert_int_equal(number(f, "SELECT count(*) FROM pragma_foreign_key_check"), 0);
+        assert_ok(f, bp_store_check(f->store, &f->err));
+        struct bp_job_row row = new_job(BP_JOB_QUEUED);
+        insert_job(f, &row);
+        assert_int_equal(row.seq, 7);
+        close_store(f);
+        unlink(path);
+    }
+}
+
 /* --- settings --------------------------------------------------------------------------------------------------- */
 struct setting {
     const char *sql;
@@ -314,6 +442,7 @@ int main(void)
         TEST(a_symbolic_link_is_refused),
         TEST(a_second_store_is_refused),
         TEST(network_file_systems_are_known),
+        TEST(an_older_database_is_taken_further_with_all_that_is_in_it),
         TEST(the_settings_are_ours),
         TEST(a_check_finds_damage),
     };
