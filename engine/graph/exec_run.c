@@ -77,6 +77,7 @@ static void run_loss(const struct pass *pass, const struct bp_instr *instr, int 
 /* What one call does: some rows, and of these a task of a grid or some columns. */
 struct part {
     int row0, rows, task, column, columns;
+    bool first;     /* of the thread's tasks of this grid */
     bp_real *grads; /* where gradients go; NULL: to the model's */
 };
 
@@ -117,6 +118,7 @@ static void run_instr(const struct pass *pass, const struct bp_instr *instr, con
     call.task = part->task;
     call.column = part->column;
     call.columns = part->columns;
+    call.first = part->first;
     call.training = pass->training;
     call.seed = pass->seed;
     call.step = pass->step;
@@ -192,9 +194,10 @@ static void grid_part(void *arg, int number, int thread)
     struct part part = {.rows = pass->rows};
     for (int i = pass->stage->first; i < pass->end; i++) {
         const struct bp_instr *instr = &pass->exec->plan->instrs[i];
+        int begin = bp_team_slice(instr->tasks, pass->parts, number, instr->first_task);
         int end = bp_team_slice(instr->tasks, pass->parts, number + 1, instr->first_task);
-        for (int t = bp_team_slice(instr->tasks, pass->parts, number, instr->first_task); t < end; t++) {
-            part.task = t;
+        for (part.task = begin; part.task < end; part.task++) {
+            part.first = part.task == begin;
             run_timed(pass, instr, &part, thread);
         }
     }
@@ -241,8 +244,10 @@ static void chunks_part(void *arg, int number, int thread)
         for (int block = row0 / plan->block; block * plan->block < row0 + part.rows; block++)
             rows_task(arg, block, thread);
         for (int i = plan->stages[1].first; i < plan->stages[1].end; i++)
-            for (part.task = 0; part.task < plan->instrs[i].tasks; part.task++)
+            for (part.task = 0; part.task < plan->instrs[i].tasks; part.task++) {
+                part.first = part.task == 0;
                 run_timed(pass, &plan->instrs[i], &part, thread);
+            }
     }
 }
 

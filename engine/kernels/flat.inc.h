@@ -154,18 +154,18 @@ static void kernel_adam(size_t n, const struct bp_update *u, bp_real *p, const b
         .multiply = kernel_multiply, .channel_moment = kernel_channel_moment, .channel_apply = kernel_channel_apply, \
         .channel_products = kernel_channel_products, .channel_gradient = kernel_channel_gradient,                    \
         .row_norm = kernel_row_norm, .row_norm_gradient = kernel_row_norm_gradient,                                  \
-        .row_norm_products = kernel_row_norm_products, .name = title, .loss_terms = kernel_loss_terms,               \
-        .cross_entropy_smooth = kernel_cross_entropy_smooth, .multi_margin = kernel_multi_margin,                    \
-        .kl_div = kernel_kl_div, .pack = kernel_pack, .pack_past = kernel_pack_past, .pack_end = kernel_pack_end,    \
-        .gemm = kernel_gemm, .relu = kernel_relu, .relu_gradient = kernel_relu_gradient,                             \
-        .activation = kernel_activation, .activation_gradient = kernel_activation_gradient,                          \
-        .softmax = kernel_softmax, .softmax_gradient = kernel_softmax_gradient,                                      \
-        .cross_entropy = kernel_cross_entropy, .bce = kernel_bce, .gather = kernel_gather, .mse = kernel_mse,        \
-        .column_sum = kernel_column_sum, .add = kernel_add, .scale = kernel_scale,                                   \
-        .sum_squares = kernel_sum_squares, .patches = kernel_patches, .patch_gemm = kernel_patch_gemm,               \
-        .turn = kernel_turn, .copy_rows = kernel_copy_rows, .depthwise = kernel_depthwise,                           \
-        .depthwise_gradient = kernel_depthwise_gradient, .row_sum = kernel_row_sum, .max_pool = kernel_max_pool,     \
-        .max_pool_gradient = kernel_max_pool_gradient, .avg_pool = kernel_avg_pool,                                  \
+        .row_norm_products = kernel_row_norm_products, .name = title, .tile_rows = TILE_ROWS,                        \
+        .loss_terms = kernel_loss_terms, .cross_entropy_smooth = kernel_cross_entropy_smooth,                        \
+        .multi_margin = kernel_multi_margin, .kl_div = kernel_kl_div, .pack = kernel_pack,                           \
+        .pack_past = kernel_pack_past, .pack_end = kernel_pack_end, .gemm = kernel_gemm, .relu = kernel_relu,        \
+        .relu_gradient = kernel_relu_gradient, .activation = kernel_activation,                                      \
+        .activation_gradient = kernel_activation_gradient, .softmax = kernel_softmax,                                \
+        .softmax_gradient = kernel_softmax_gradient, .cross_entropy = kernel_cross_entropy, .bce = kernel_bce,       \
+        .gather = kernel_gather, .mse = kernel_mse, .column_sum = kernel_column_sum, .add = kernel_add,              \
+        .scale = kernel_scale, .sum_squares = kernel_sum_squares, .patches = kernel_patches,                         \
+        .patch_gemm = kernel_patch_gemm, .turn = kernel_turn, .copy_rows = kernel_copy_rows,                         \
+        .depthwise = kernel_depthwise, .depthwise_gradient = kernel_depthwise_gradient, .row_sum = kernel_row_sum,   \
+        .max_pool = kernel_max_pool, .max_pool_gradient = kernel_max_pool_gradient, .avg_pool = kernel_avg_pool,     \
         .avg_pool_gradient = kernel_avg_pool_gradient, .dropout = kernel_dropout, .shuffle = kernel_shuffle,         \
         .sgd = kernel_sgd, .adam = kernel_adam,                                                                      \
     }

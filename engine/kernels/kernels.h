@@ -210,6 +210,7 @@ struct bp_gather {
 
 struct bp_kernels {
     const char *name; /* "generic", "avx2", "avx512" or "neon" */
+    int tile_rows;    /* rows of A that a product keeps in registers: the fewer, the more often it loads B and A */
 
     /* Packs B (k, n), element (p, j) at src[p * row + j * col], into ceil(n/16) panels of k * 16; the columns past
      * n of the last panel are zero. One of the strides is 1. dst has bp_panels_size(k, n) elements. */

@@ -30,6 +30,14 @@ enum { WEIGHT, BIAS };
 /* Elements of a chunk of X that stay in the first-level cache beside a tile: they need no packing. */
 #define BARE_ELEMENTS 8192
 
+/* A column of dY whose rows are a power of two apart, as those of wide layers are, falls into so few sets of the first-level
+ * cache that it is fetched again for every use. Where a product has few rows in registers, it cannot hide that: then the
+ * rows of a band are copied closer together, a panel more than they are long, once for all tiles of the band that a thread
+ * has; not of batches so large that the copy would fill the next cache. */
+#define BAND_ROW (TILE_OUT + BP_PANEL)
+#define BAND_ROWS_MAX (2 * BP_ROW_CHUNK)
+#define BAND_TILE_ROWS 6 /* of a product that hides it no more */
+
 /* Inputs of a layer of one unit up to which its rows are turned in the cache. */
 #define ONE_UNIT_INPUTS 512
 
@@ -223,7 +231,9 @@ static size_t scratch(const struct bp_graph *graph, const struct bp_node *node, 
     if (phase != BP_PHASE_PARAMETERS)
         return 0;
     int out = outputs_of(node), columns = tile_columns(out);
-    return bp_panels_size(BP_ROW_CHUNK, columns) + (size_t)tile_rows(out) * (size_t)(columns + 1); /* X; dW and db */
+    size_t band = out > TILE_OUT ? (size_t)BAND_ROWS_MAX * BAND_ROW : 0;
+    /* X; dW and db; dY */
+    return bp_panels_size(BP_ROW_CHUNK, columns) + (size_t)tile_rows(out) * (size_t)(columns + 1) + band;
 }
 
 /* (sum dY^2) (sum X^2) for the weights (exec.h); a bias is a weight whose x is 1 in every row. */
@@ -232,12 +242,14 @@ static double bound(const struct bp_node *node, int rows, double x, double dy)
     return (x + (node->u.dense.use_bias ? rows : 0)) * dy;
 }
 
-/* A tile of dW, and of db where that is not NULL: in grads, or in scratch where the pass updates. */
+/* A tile of dW, its columns of dY, and of db where that is not NULL: in grads, or in scratch where the pass updates. */
 struct tile {
     int o0, nout, i0, nin;
     size_t at; /* the first weight, in the range of all parameters */
     bp_real *dw, *db;
     size_t dw_row;
+    const bp_real *dy;
+    size_t dy_row;
 };
 
 /* Tile `task`: at row task / tiles * tile_rows and column task % tiles * columns; the first of a row of tiles has the bias
@@ -263,6 +275,15 @@ static struct tile tile_of(const struct bp_call *call)
         t.dw = call->grads + at;
         t.dw_row = (size_t)in;
         t.db = biased ? call->grads + tensors[node->tensor[BIAS]].offset + o0 : NULL;
+    }
+    t.dy = call->dy + o0;
+    t.dy_row = (size_t)out;
+    if (out > TILE_OUT && call->rows <= BAND_ROWS_MAX && call->kernels->tile_rows <= BAND_TILE_ROWS) {
+        bp_real *copy = call->scratch + bp_panels_size(BP_ROW_CHUNK, columns) + (size_t)band * (size_t)(columns + 1);
+        if (call->first || i0 == 0)
+            call->kernels->copy_rows(call->rows, t.nout, t.dy, t.dy_row, copy, BAND_ROW);
+        t.dy = copy;
+        t.dy_row = BAND_ROW;
     }
     return t;
 }
@@ -329,9 +350,9 @@ static void parameters(const struct bp_call *call)
         narrow_weights(call, &t);
     for (int row = 0; row < call->rows; row += BP_ROW_CHUNK) {
         int rows = call->rows - row < BP_ROW_CHUNK ? call->rows - row : BP_ROW_CHUNK;
-        const bp_real *dy = call->dy + (size_t)row * (size_t)out + t.o0;
+        const bp_real *dy = t.dy + (size_t)row * t.dy_row;
         if (t.db != NULL)
-            kernels->column_sum(rows, t.nout, dy, (size_t)out, t.db, row > 0);
+            kernels->column_sum(rows, t.nout, dy, t.dy_row, t.db, row > 0);
         if (narrow)
             continue;
         const bp_real *x = call->x[0] + (size_t)row * (size_t)in + t.i0;
@@ -344,7 +365,7 @@ static void parameters(const struct bp_call *call)
             .k = rows,
             .a = dy,
             .a_row = 1,
-            .a_col = (size_t)out,
+            .a_col = t.dy_row,
             .b = bare ? x : call->scratch,
             .b_row = bare ? (size_t)in : 0,
             .c = t.dw,

@@ -60,8 +60,9 @@ struct bp_call {
     int index;                             /* of the node: the item of its random stream */
     int row0, rows, task;
     int column, columns;
-    bool training;                        /* false: prediction mode */
-    uint64_t seed, step;                  /* of the random numbers */
+    bool first;          /* of the tasks of a grid that the thread has; scratch is as the one before left it */
+    bool training;       /* false: prediction mode */
+    uint64_t seed, step; /* of the random numbers */
     const bp_real *x[BP_NODE_INPUTS_MAX]; /* (rows, elements of input i) */
     bp_real *y;                           /* (rows, elements) */
     const bp_real *dy;                    /* (rows, elements); backward phases */
