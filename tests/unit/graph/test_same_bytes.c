@@ -8,6 +8,8 @@
 
 #define ROWS 500
 
+static const char *const sets[] = {"generic", "avx2", "avx512", "neon"};
+
 /* Large enough for a team, with odd sizes, several tiles, several chunks of rows, and fan-out. */
 static struct bp_graph *graph_of(void)
 {
@@ -34,9 +36,9 @@ static struct bp_graph *small_graph(void)
 
 struct run {
     const struct bp_graph *graph;
+    int capacity, rows, threads, active;
     struct bp_model *model;
     struct bp_exec *exec;
-    int active;
     double loss;
 };
 
@@ -45,10 +47,10 @@ static void leader(struct bp_team *team, void *arg)
     struct run *run = arg;
     bp_team_set_active(team, run->active);
     bp_model_pack(run->model, team);
-    run->loss = bp_exec_pass(run->exec, team, ROWS, true, 3, 4);
-    bp_exec_forward(run->exec, team, ROWS);
-    run->loss += bp_exec_pass(run->exec, team, ROWS, false, 3, 4);
-    run->loss += bp_exec_pass(run->exec, team, ROWS, true, 3, 5);
+    run->loss = bp_exec_pass(run->exec, team, run->rows, true, 3, 4);
+    bp_exec_forward(run->exec, team, run->rows);
+    run->loss += bp_exec_pass(run->exec, team, run->rows, false, 3, 4);
+    run->loss += bp_exec_pass(run->exec, team, run->rows, true, 3, 5);
 }
 
 static uint32_t word(uint32_t stream, uint64_t index)
@@ -59,25 +61,26 @@ static uint32_t word(uint32_t stream, uint64_t index)
 }
 
 /* Runs the passes and puts all bytes that came out one after the other. */
-static float *result(const struct bp_graph *graph, int threads, int active, size_t *ret_bytes)
+static float *result(struct run run, size_t *ret_bytes)
 {
-    struct run run = {.graph = graph, .active = active};
-    struct bp_exec_options options = {.capacity = ROWS, .training = true, .input_gradient = true, .threads = threads};
-    size_t inputs = ROWS * (size_t)bp_shape_elements(&graph->nodes[0].shape);
+    const struct bp_graph *graph = run.graph;
+    struct bp_exec_options options = {
+        .capacity = run.capacity, .training = true, .input_gradient = true, .threads = run.threads};
+    size_t rows = (size_t)run.rows, inputs = rows * (size_t)bp_shape_elements(&graph->nodes[0].shape);
     assert_int_equal(bp_model_new(graph, true, 0, &run.model, NULL), BP_OK);
     assert_int_equal(bp_exec_new(run.model, &options, &run.exec, NULL), BP_OK);
     for (size_t i = 0; i < run.model->nparams; i++)
         run.model->params[i] = 0.2f * (bp_random_unit(word(1, i)) - 0.5f);
     for (size_t i = 0; i < inputs; i++)
         bp_exec_input(run.exec)[i] = 2 * bp_random_unit(word(2, i)) - 1;
-    for (size_t r = 0; r < ROWS; r++) {
+    for (size_t r = 0; r < rows; r++) {
         bp_exec_targets(run.exec, 0)->label[r] = (int32_t)(word(3, r) % 10);
         for (size_t i = 0; i < 3; i++)
             bp_exec_targets(run.exec, 1)->value[3 * r + i] = (float)(word(4, 3 * r + i) % 2);
     }
-    bp_team_run(threads, leader, &run);
+    bp_team_run(run.threads, leader, &run);
 
-    size_t params = run.model->nparams, outputs = ROWS * 10;
+    size_t params = run.model->nparams, outputs = rows * 10;
     float *bytes = malloc((params + outputs + inputs) * sizeof *bytes + sizeof(double));
     memcpy(bytes, run.model->grads, params * sizeof *bytes);
     memcpy(bytes + params, bp_exec_output(run.exec, 0), outputs * sizeof *bytes);
@@ -104,7 +107,6 @@ static uint64_t hash(const void *bytes, size_t size)
 
 static void same_everywhere(struct bp_graph *graph, uint64_t golden)
 {
-    static const char *const sets[] = {"generic", "avx2", "avx512", "neon"};
     static const int threads[] = {1, 2, 3, 5, 8};
     float *first = NULL;
     size_t bytes;
@@ -112,7 +114,10 @@ static void same_everywhere(struct bp_graph *graph, uint64_t golden)
         if (bp_kernels_select(sets[s], NULL) != BP_OK)
             continue;
         for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
-            float *now = result(graph, threads[t], threads[t], &bytes);
+            float *now = result(
+                (struct run){
+                    .graph = graph, .capacity = ROWS, .rows = ROWS, .threads = threads[t], .active = threads[t]},
+                &bytes);
             if (first == NULL)
                 first = now;
             else
@@ -123,7 +128,8 @@ static void same_everywhere(struct bp_graph *graph, uint64_t golden)
     }
     if (hash(first, bytes) != golden)
         fail_msg("the bytes have changed: their hash is 0x%llx", (unsigned long long)hash(first, bytes));
-    float *some = result(graph, 4, 2, &bytes); /* half of a team */
+    float *some = result((struct run){.graph = graph, .capacity = ROWS, .rows = ROWS, .threads = 4, .active = 2},
+                         &bytes); /* half of a team */
     assert_memory_equal(first, some, bytes);
     free(some);
     free(first);
@@ -136,6 +142,32 @@ static void any_threads_and_instruction_set(void **state)
     (void)state;
     same_everywhere(graph_of(), GOLDEN);
     same_everywhere(small_graph(), GOLDEN_SMALL);
+}
+
+/* Chunks of rows with sums of their own: as many for each thread or one more for some, the last one short; few sums, which
+ * one thread adds up, and many; and weights that no loss depends on. */
+static void any_chunks(void **state)
+{
+    enum { CAPACITY = 22 * BP_ROW_CHUNK };
+    static const int rows[] = {CAPACITY, 20 * BP_ROW_CHUNK - 3, 12 * BP_ROW_CHUNK + 1, 2 * BP_ROW_CHUNK - 1, 1};
+    struct bp_graph *graph = small_graph();
+    size_t bytes;
+    (void)state;
+    net_dense(graph, 0, 7);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        float *alone = result(
+            (struct run){.graph = graph, .capacity = CAPACITY, .rows = rows[i], .threads = 1, .active = 1}, &bytes);
+        for (int threads = 2; threads <= 5; threads++) {
+            float *together = result(
+                (struct run){
+                    .graph = graph, .capacity = CAPACITY, .rows = rows[i], .threads = threads, .active = threads},
+                &bytes);
+            assert_memory_equal(alone, together, bytes);
+            free(together);
+        }
+        free(alone);
+    }
+    bp_graph_free(graph);
 }
 
 /* --- by columns or by rows ---------------------------------------------------------------------------------------- */
@@ -208,18 +240,23 @@ static void by_columns_or_by_rows(void **state)
     size_t bytes;
     float *by_rows = few_result(graph, 2000, 1, &bytes);
     (void)state;
-    for (int threads = 1; threads <= 5; threads++) {
-        float *by_columns = few_result(graph, FEW, threads, &bytes);
-        assert_memory_equal(by_rows, by_columns, bytes);
-        free(by_columns);
+    for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
+        if (bp_kernels_select(sets[s], NULL) != BP_OK)
+            continue;
+        for (int threads = 1; threads <= 5; threads++) {
+            float *by_columns = few_result(graph, FEW, threads, &bytes);
+            assert_memory_equal(by_rows, by_columns, bytes);
+            free(by_columns);
+        }
     }
     free(by_rows);
     bp_graph_free(graph);
+    assert_int_equal(bp_kernels_select(NULL, NULL), BP_OK);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(any_threads_and_instruction_set),
-                                       cmocka_unit_test(by_columns_or_by_rows)};
+                                       cmocka_unit_test(any_chunks), cmocka_unit_test(by_columns_or_by_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
