@@ -180,6 +180,8 @@ def test_two_at_once_and_a_third_waits(make_daemon):
         assert running["progress"]["threads"] == 1  # two threads, two jobs
     assert d.job(three)["status"] == "queued" and d.job(three)["queue_position"] == 2
     assert d.job(four)["queue_position"] == 1  # the higher priority goes first
+    waiting = d.get("/v1/jobs?status=queued").json()["data"]
+    assert waiting == [d.job(four), d.job(three)]
     d.post(f"/v1/jobs/{one}/cancel")
     assert d.wait(four)["status"] == d.wait(three)["status"] == "succeeded"
     assert d.job(four)["started_at"] <= d.job(three)["started_at"]

@@ -67,6 +67,39 @@ static void a_full_disk_does_not_latch(void **state)
     assert_int_equal(number(f, "SELECT count(*) FROM job"), 1);
 }
 
+/* The queue as the writer sees it, who counts it once and then remembers. */
+static bp_status queued_fn(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    int64_t ahead;
+    return bp_db_job_queue(db, 0, arg, &ahead, err);
+}
+
+/* Whatever point of an insertion the disk is full at: the writer does not count a job that is not there. */
+static void a_full_disk_lengthens_no_queue(void **state)
+{
+    struct fixture *f = *state;
+    int64_t queued, kept = 0;
+    long failures = 1;
+    int refused = 0;
+    for (long n = 0; failures; n++) {
+        struct bp_job_row row = new_job(BP_JOB_QUEUED);
+        bp_store_new_id("job", row.id);
+        assert_ok(f, bp_store_write(f->store, queued_fn, &queued, &f->err));
+        assert_int_equal(queued, kept);
+        fault_arm(FAULT_WRITE, SQLITE_FULL, n, false);
+        bp_status status = bp_store_write(f->store, insert_fn, &row, &f->err);
+        failures = fault_failures();
+        fault_arm(FAULT_WRITE, 0, 0, false);
+        assert_true(status == BP_OK || status == BP_FULL);
+        kept += status == BP_OK;
+        refused += status == BP_FULL;
+        assert_ok(f, bp_store_write(f->store, queued_fn, &queued, &f->err));
+        assert_int_equal(queued, kept);
+        assert_int_equal(number(f, "SELECT count(*) FROM job"), kept);
+    }
+    assert_true(refused > 0 && kept > 0);
+}
+
 /* Fails the nth call for n = 0, 1, 2 … until a run of operations needs fewer. */
 static void sweep_faults(void **state, enum fault_call call, int code, bool sticky)
 {
@@ -141,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_failed_sync_latches, setup_faulty, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_does_not_latch, setup_faulty, teardown),
+        cmocka_unit_test_setup_teardown(a_full_disk_lengthens_no_queue, setup_faulty, teardown),
         cmocka_unit_test(syncs_fail_everywhere),
         cmocka_unit_test(writes_fail_everywhere),
     };
