@@ -63,7 +63,7 @@ void bp_text_add(struct bp_text *text, const char *format, ...) BP_PRINTF(2, 3);
 /* Sends and resets: 200 with the type, or 503 where it failed. */
 void bp_text_reply(struct bp_text *text, struct bp_reply *reply, const char *content_type);
 
-/* Sends JSON and resets: the status, or 503 where there was no memory. Ends the line. */
+/* Ends the line, sends JSON and resets: with the status, or a 500 where it failed. */
 void bp_text_json_reply(struct bp_text *text, struct bp_reply *reply, int status);
 
 /* The job as the API shows it, added to ret as JSON; checkpoints and position are read in db, which may be NULL: in a read

@@ -18,8 +18,7 @@ struct bp_seal {
     bool begun, threaded;
     pthread_t thread;
     atomic_bool stop;
-    atomic_llong
-        hashed[BP_PARTS_MAX]; /* bytes of each part so far: what the scan has read as well leaves the page cache */
+    atomic_llong hashed[BP_PARTS_MAX]; /* bytes of each part so far, see bp_stream_config.passed */
     bp_status status;
     struct bp_error err;
 };
