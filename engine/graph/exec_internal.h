@@ -31,7 +31,7 @@ struct bp_exec {
     struct bp_exec_update update;          /* of the next pass; admit is NULL where it makes none */
     bool bounded;                          /* every parameter gradient has a bound */
     int nsums;                             /* chunks of rows after the first whose sums have room of their own */
-    bp_real *sums;                         /* of each of these, the gradients of all parameters; else NULL */
+    bp_real *sums;                         /* of each of these, the gradients of all parameters */
     double *squares;                       /* per thread and instruction of parameters: of x and of dy */
     uint64_t *ticks;                       /* of a profile: see bp_exec_profile; borrowed, usually NULL */
 };

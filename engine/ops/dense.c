@@ -70,6 +70,13 @@ static bool is_one_unit(const struct bp_graph *graph, const struct bp_node *node
     return outputs_of(node) == 1 && inputs_of(graph, node) <= ONE_UNIT_INPUTS;
 }
 
+/* Of few inputs, dW^T (in, out) = X^T dY, then turned: a lane is an output, where otherwise the lanes past the inputs would
+ * be idle. */
+static bool is_narrow(int in, int out)
+{
+    return in < BP_PANEL && out % BP_PANEL == 0;
+}
+
 /* A product (rows, n) = (rows, k) (k, n) by columns has each thread read its part of the weights and all of its
  * operand; by rows it is the other way round. */
 #define COLUMNS_MIN 64        /* fewer have not enough for two threads */
@@ -278,7 +285,8 @@ static struct tile tile_of(const struct bp_call *call)
     }
     t.dy = call->dy + o0;
     t.dy_row = (size_t)out;
-    if (out > TILE_OUT && call->rows <= BAND_ROWS_MAX && call->kernels->tile_rows <= BAND_TILE_ROWS) {
+    if (out > TILE_OUT && call->rows <= BAND_ROWS_MAX && call->kernels->tile_rows <= BAND_TILE_ROWS &&
+        !is_narrow(in, out)) {
         bp_real *copy = call->scratch + bp_panels_size(BP_ROW_CHUNK, columns) + (size_t)band * (size_t)(columns + 1);
         if (call->first || i0 == 0)
             call->kernels->copy_rows(call->rows, t.nout, t.dy, t.dy_row, copy, BAND_ROW);
@@ -308,16 +316,10 @@ static void hand_over(const struct bp_call *call, const struct tile *t)
         bp_call_hand_over(call, &(struct bp_piece){node->tensor[BIAS], 0, 1, t->o0, t->nout}, t->db, 0);
 }
 
-/* Of few inputs, dW^T (in, out) = X^T dY, then turned: a lane is an output, where otherwise the lanes past the inputs would
- * be idle. */
-static bool is_narrow(int in, int out)
-{
-    return in < BP_PANEL && out % BP_PANEL == 0;
-}
-
+/* Its tile of dW, which is all inputs wide. */
 static void narrow_weights(const struct bp_call *call, const struct tile *t)
 {
-    int in = inputs_of(call->graph, call->node), out = outputs_of(call->node);
+    int in = inputs_of(call->graph, call->node);
     size_t turned_row = (size_t)t->nout;
 
     for (int row = 0; row < call->rows; row += BP_ROW_CHUNK) {
@@ -328,8 +330,8 @@ static void narrow_weights(const struct bp_call *call, const struct tile *t)
             .a = call->x[0] + (size_t)row * (size_t)in,
             .a_row = 1,
             .a_col = (size_t)in,
-            .b = call->dy + (size_t)row * (size_t)out + t->o0,
-            .b_row = (size_t)out,
+            .b = t->dy + (size_t)row * t->dy_row,
+            .b_row = t->dy_row,
             .c = call->scratch,
             .c_row = turned_row,
             .accumulate = row > 0,

@@ -20,7 +20,7 @@
  *
  * Memory. What a backward phase reads besides dy is declared by `needs` (the inputs x, the value y); the rest of the
  * forward pass is forgotten. Workspace is written by the forward phase and lives until the backward phases are
- * done. Scratch belongs to a thread and dies with the call.
+ * done. Scratch belongs to a thread and dies with the call, or in a grid with the thread's last task of it.
  *
  * Threads: the table is constant; phases are pure functions of their call, and are run by several threads at a time
  * on different rows or tasks.
@@ -45,9 +45,10 @@ enum bp_by_columns {
     BP_COLUMNS_BEGIN   /* it reads all columns of x (FORWARD) or of dy (BACKWARD) */
 };
 
-/* One call of a phase. Row-local phases: pointers are at row row0, and `rows` rows are to be done. Grid phases: row0
- * is 0, rows is the whole batch, and `task` says which part to do. By columns: the same, and `column` and `columns` say
- * which columns of y (FORWARD) or dx[0] (BACKWARD) to do; else columns is 0. */
+/* One call of a phase. Pointers are at row row0, and `rows` rows are to be done. Row-local phases: a block of rows. Grid
+ * phases: the whole batch, or for PARAMETERS of an op with a bound a chunk of it, and `task` says which part to do. By
+ * columns: the whole batch, and `column` and `columns` say which columns of y (FORWARD) or dx[0] (BACKWARD) to do; else
+ * columns is 0. */
 struct bp_call {
     const struct bp_graph *graph;
     const struct bp_node *node;
@@ -60,7 +61,7 @@ struct bp_call {
     int index;                             /* of the node: the item of its random stream */
     int row0, rows, task;
     int column, columns;
-    bool first;          /* of the tasks of a grid that the thread has; scratch is as the one before left it */
+    bool first;          /* of the thread's tasks of this grid; to the others, scratch is as the one before left it */
     bool training;       /* false: prediction mode */
     uint64_t seed, step; /* of the random numbers */
     const bp_real *x[BP_NODE_INPUTS_MAX]; /* (rows, elements of input i) */

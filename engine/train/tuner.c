@@ -3,9 +3,9 @@
 
 #define SOON 256           /* steps before a trial at first, and until one was lost in either direction */
 #define LATER 16384        /* then: trials cost a fraction of a per cent, however slow they are */
-#define TIMED 64           /* steps whose mean times are compared; */
-#define TIMED_LEAST 4      /* of a trial fewer, but so many, */
-#define TRIAL_SECONDS 4e-3 /* where they would take longer: a run of some seconds feels each trial that is lost */
+#define TIMED 64           /* steps that are timed before a trial, and at most in it: their means are compared */
+#define TIMED_LEAST 4      /* steps that are timed in a trial, however long they take */
+#define TRIAL_SECONDS 4e-3 /* of more of them: a run of some seconds feels each trial that is lost */
 #define SHORT_SECONDS 2e-3 /* a step that takes longer is worth all threads, and too long for trials */
 #define GAIN 0.97          /* a number of threads that is not better by this much is not worth a change */
 

@@ -25,7 +25,7 @@ static const struct bp_optimizer rules[] = {
 };
 
 /* Several bands and tiles in a layer, and little of it a multiple of anything; a frozen layer, one without a bias, one of
- * fewer inputs than a panel has columns, and one whose inputs are whole panels. */
+ * fewer inputs than a panel has columns, whose outputs are whole panels, and one whose inputs are. */
 static struct bp_graph *odd_graph(void)
 {
     struct bp_graph *graph = graph_new(INPUTS);
@@ -40,7 +40,8 @@ static struct bp_graph *odd_graph(void)
         (struct bp_dense_config){.units = 67, .use_bias = true, .kernel_init = {BP_INIT_HE_NORMAL, 0, 0}};
     assert_int_equal(bp_graph_add(graph, &frozen, &at, &err), BP_OK);
     at = add_dense(graph, add_node(graph, bare, at, "bare"), "panels", 64, 0.0);
-    at = add_dense(graph, add_dense(graph, at, "narrow", 9, 0.0), "out", OUTPUTS, 0.0);
+    at = add_dense(graph, add_dense(graph, at, "few", 9, 0.0), "narrow", 48, 0.0);
+    at = add_dense(graph, at, "out", OUTPUTS, 0.0);
     assert_int_equal(bp_graph_add_head(graph, at, BP_LOSS_MSE, 1.0, &err), BP_OK);
     return graph;
 }
