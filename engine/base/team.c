@@ -26,9 +26,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Turns of a spin before sleeping: some 20 to 60 microseconds, about what the futex would cost in its place. With
- * more threads than processors, whoever spins keeps another from working, so it gives way nearly at once. */
-enum { SPIN_TURNS = 1500, SPIN_TURNS_CROWDED = 30 };
+/* Turns of a spin before sleeping: some 80 to 200 microseconds. Where a thread is late, another program's short piece of
+ * work has mostly taken its processor, such as the answer to a request, which takes about 50; who sleeps through that has
+ * an idle processor to wake after it, which costs as much again. With more threads than processors, whoever spins keeps
+ * another from working, so it gives way nearly at once. */
+enum { SPIN_TURNS = 6000, SPIN_TURNS_CROWDED = 30 };
 
 #define LEADER_ASLEEP 0x80000000u /* in `pending`; the bits below count workers */
 
