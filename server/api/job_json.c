@@ -144,13 +144,19 @@ static void add_text(struct bp_text *t, const char *name, const char *json)
     bp_text_add(t, ",\"%s\":%s", name, json ? json : "null");
 }
 
-static void add(struct bp_text *t, const char *name, json_t *value_steal)
+static void put(struct bp_text *t, json_t *value_steal)
 {
     char *json = bp_json_text(value_steal);
     t->failed |= !json;
-    add_text(t, name, json);
+    bp_text_add(t, "%s", json ? json : "null");
     free(json);
     json_decref(value_steal);
+}
+
+static void add(struct bp_text *t, const char *name, json_t *value_steal)
+{
+    bp_text_add(t, ",\"%s\":", name);
+    put(t, value_steal);
 }
 
 static void add_string(struct bp_text *t, const char *name, const char *string)
@@ -166,16 +172,10 @@ static void add_integer(struct bp_text *t, const char *name, int64_t value)
 static void add_metrics(struct bp_text *t, const struct bp_job_row *row, const struct bp_snapshot *now)
 {
     bp_text_add(t, ",\"metrics\":{\"last\":");
-    if (!now && !row->test_metrics && row->last_metrics) {
+    if (!now && !row->test_metrics && row->last_metrics)
         bp_text_add(t, "%s", row->last_metrics);
-    } else {
-        char *last = NULL;
-        json_t *json = last_json(row, now);
-        t->failed |= !json || !(last = bp_json_text(json));
-        bp_text_add(t, "%s", last ? last : "");
-        free(last);
-        json_decref(json);
-    }
+    else
+        put(t, last_json(row, now));
     bool live = now && now->best.any;
     add(t, "best",
         !live ? best_json(row)
