@@ -67,8 +67,9 @@ void bp_text_reply(struct bp_text *text, struct bp_reply *reply, const char *con
 void bp_text_json_reply(struct bp_text *text, struct bp_reply *reply, int status);
 
 /* The job as the API shows it, added to ret as JSON; checkpoints and position are read in db, which may be NULL: in a read
- * of its own then. */
-void bp_api_job_text(struct bp_app *app, struct bp_db *db, const struct bp_job_row *row, struct bp_text *ret);
+ * of its own then. When that fails, nothing is added: a job without its checkpoints would be a false answer. */
+bp_status bp_api_job_text(struct bp_app *app, struct bp_db *db, const struct bp_job_row *row, struct bp_text *ret,
+                          struct bp_error *err);
 /* The same of a job that was stored a moment ago, its spec and how many jobs of the queue come before it being known:
  * nothing is read or parsed. */
 void bp_api_new_job_text(struct bp_app *app, const struct bp_job_row *row, const json_t *spec, int64_t ahead,

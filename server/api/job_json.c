@@ -231,15 +231,14 @@ static void add_job(struct bp_text *t, struct bp_app *app, const struct lookups 
     bp_text_add(t, "}");
 }
 
-void bp_api_job_text(struct bp_app *app, struct bp_db *db, const struct bp_job_row *row, struct bp_text *ret)
+bp_status bp_api_job_text(struct bp_app *app, struct bp_db *db, const struct bp_job_row *row, struct bp_text *ret,
+                          struct bp_error *err)
 {
     struct lookups l = {.row = row};
-    struct bp_error err;
-    if (db)
-        look_up(db, &l, &err);
-    else
-        bp_store_read(app->store, look_up, &l, &err);
-    add_job(ret, app, &l, NULL);
+    bp_status status = db ? look_up(db, &l, err) : bp_store_read(app->store, look_up, &l, err);
+    if (!status)
+        add_job(ret, app, &l, NULL);
+    return status;
 }
 
 void bp_api_new_job_text(struct bp_app *app, const struct bp_job_row *row, const json_t *spec, int64_t ahead,

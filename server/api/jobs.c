@@ -6,10 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NAME_SHOWN 20 /* characters of a name in a table */
+
 /* --- GET /v1/jobs --------------------------------------------------------------------------------------------------- */
 struct listing {
     struct bp_app *app;
     struct bp_db *db; /* the read that it takes place in */
+    struct bp_error *err;
     struct bp_job_filter filter;
     enum bp_render render;
     int limit, n;          /* rows wanted, and shown */
@@ -20,18 +23,32 @@ struct listing {
 
 static void table_head(struct bp_text *text)
 {
-    bp_text_add(text, "%-30s  %-20s  %-10s  %9s  %8s  %s\n", "ID", "NAME", "STATUS", "EPOCH", "DONE", "BEST");
+    bp_text_add(text, "%-30s  %-*s  %-10s  %9s  %8s  %s\n", "ID", NAME_SHOWN, "NAME", "STATUS", "EPOCH", "DONE",
+                "BEST");
+}
+
+/* How many bytes the first characters of a UTF-8 text have, at most `most` of them, and how many there are. */
+static int first_characters(const char *text, int most, int *ret_characters)
+{
+    int n = 0, characters = 0;
+    for (; text[n] && (characters < most || ((unsigned char)text[n] & 0xc0) == 0x80); n++)
+        characters += ((unsigned char)text[n] & 0xc0) != 0x80;
+    *ret_characters = characters;
+    return n;
 }
 
 /* A line of the table; of a job that failed also why. */
 static void table_row(struct bp_app *app, const struct bp_job_row *row, struct bp_text *text)
 {
     json_t *progress = bp_api_job_progress(app, row);
+    const char *name = row->name ? row->name : "-";
+    int characters, bytes = first_characters(name, NAME_SHOWN, &characters);
     char best[64] = "";
     if (row->has_best)
         snprintf(best, sizeof best, "%s %.6g", row->best_name ? row->best_name : "", row->best_value);
-    bp_text_add(text, "%-30s  %-20.20s  %-10s  %4lld/%-4lld  %7.1f%%  %s\n", row->id, row->name ? row->name : "-",
-                bp_job_status_name(row->status), (long long)json_integer_value(json_object_get(progress, "epoch")),
+    bp_text_add(text, "%-30s  %.*s%*s  %-10s  %4lld/%-4lld  %7.1f%%  %s\n", row->id, bytes, name,
+                NAME_SHOWN - characters, "", bp_job_status_name(row->status),
+                (long long)json_integer_value(json_object_get(progress, "epoch")),
                 (long long)json_integer_value(json_object_get(progress, "epochs")),
                 100 * json_number_value(json_object_get(progress, "fraction")), best);
     json_t *error = bp_api_parsed(row->error);
@@ -45,6 +62,7 @@ static void table_row(struct bp_app *app, const struct bp_job_row *row, struct b
 static bp_status list_row(void *arg, const struct bp_job_row *row)
 {
     struct listing *l = arg;
+    bp_status status = BP_OK;
     if (l->n == l->limit) {
         l->more = true;
         return BP_OK;
@@ -53,17 +71,18 @@ static bp_status list_row(void *arg, const struct bp_job_row *row)
         table_row(l->app, row, &l->text);
     } else {
         bp_text_add(&l->text, "%s", l->n ? "," : "");
-        bp_api_job_text(l->app, l->db, row, &l->text);
+        status = bp_api_job_text(l->app, l->db, row, &l->text, l->err);
     }
     memcpy(l->last, row->id, sizeof l->last);
     l->n++;
-    return BP_OK;
+    return status;
 }
 
 static bp_status list_work(struct bp_db *db, void *arg, struct bp_error *err)
 {
     struct listing *l = arg;
     l->db = db;
+    l->err = err;
     return bp_db_job_list(db, &l->filter, list_row, l, err);
 }
 
@@ -156,11 +175,15 @@ void bp_api_job_list(struct bp_request *request, struct bp_reply *reply, void *a
 static void job_reply(struct bp_app *app, struct bp_reply *reply, const struct bp_job_row *row)
 {
     char tag[BP_JOB_TAG];
+    struct bp_text text = {0};
+    struct bp_error err;
     bp_api_job_tag(app, row, tag);
+    if (bp_api_job_text(app, NULL, row, &text, &err)) {
+        bp_problem_error(reply, &err);
+        return;
+    }
     bp_reply_header(reply, "ETag", "%s", tag);
     bp_reply_header(reply, "Cache-Control", "no-cache");
-    struct bp_text text = {0};
-    bp_api_job_text(app, NULL, row, &text);
     bp_text_json_reply(&text, reply, 200);
 }
 
@@ -173,7 +196,11 @@ static void job_told(struct bp_app *app, struct bp_request *request, struct bp_r
     bool passing = !bp_job_status_final(row->status) || (app->jobs && bp_jobs_snapshot(app->jobs, row->id, &now));
     bp_api_job_tag(app, row, tag);
     struct bp_text text = {0};
-    bp_api_job_text(app, NULL, row, &text);
+    struct bp_error err;
+    if (bp_api_job_text(app, NULL, row, &text, &err)) {
+        bp_problem_error(reply, &err);
+        return;
+    }
     bp_text_add(&text, "\n");
     if (text.failed) {
         free(text.data);

@@ -206,16 +206,19 @@ static void job_told(struct bp_app *app, struct bp_request *request, struct bp_r
     /* Where too many wait already the job is told as it is: it is stored, and must not be sent again. */
     if (bp_api_wait(request, reply, row, wait, true, 0) == 0)
         return;
-    bp_reply_header(reply, "Location", "/v1/jobs/%s", row->id);
+    struct bp_text text = {0};
+    struct bp_error err;
     bp_api_job_tag(app, row, tag);
+    if (spec) {
+        bp_api_new_job_text(app, row, spec, ahead, &text);
+    } else if (bp_api_job_text(app, NULL, row, &text, &err)) {
+        bp_problem_error(reply, &err);
+        return;
+    }
+    bp_reply_header(reply, "Location", "/v1/jobs/%s", row->id);
     bp_reply_header(reply, "ETag", "%s", tag);
     if (replayed)
         bp_reply_header(reply, "Idempotency-Replayed", "true");
-    struct bp_text text = {0};
-    if (spec)
-        bp_api_new_job_text(app, row, spec, ahead, &text);
-    else
-        bp_api_job_text(app, NULL, row, &text);
     bp_text_json_reply(&text, reply, 201);
 }
 

@@ -250,6 +250,16 @@ def test_tables_for_people(smooth):
     assert len(head) == len(row) and float(row) == pytest.approx(value)
 
 
+def test_a_long_name_is_cut_between_characters(smooth):
+    job = smooth.submit({**SHORT, "name": "x" + 20 * "ä"})["id"]
+    smooth.wait(job)
+    short = smooth.submit({**SHORT, "name": "äö"})["id"]
+    smooth.wait(short)
+    for one, shown in ((job, "x" + 19 * "ä"), (short, "äö" + 18 * " ")):
+        head, row = smooth.get(f"/v1/jobs/{one}?render=text").content.decode().splitlines()
+        assert row[32:52] == shown and row[54:63] == "succeeded" and head[54:60] == "STATUS"
+
+
 def test_filters_by_tag(smooth, problem):
     assert smooth.get("/v1/jobs?tag.=x") == problem(400, "bad_query", "tag.NAME=VALUE")
     assert smooth.get("/v1/jobs?tag.a=x&tag.b=y") == problem(400, "bad_query", "one tag")

@@ -214,6 +214,21 @@ def test_a_large_model_takes_no_memory_to_download(make_daemon):
         assert head + slow.raw.read() == file
 
 
+def test_a_job_whose_checkpoints_cannot_be_read_is_not_shown_without_them(make_daemon, problem):
+    daemon = make_daemon()
+    daemon.upload("flowers", data.flowers())
+    job = daemon.train({**SPEC, "name": "flowers"})
+    assert daemon.stop() == 0
+    with sqlite3.connect(daemon.data_dir / "backpropd.db") as db:
+        db.execute("UPDATE checkpoint SET id = id || id")
+    db.close()
+    daemon.start()
+    for path in (f"/v1/jobs/{job['id']}", "/v1/jobs", f"/v1/jobs/{job['id']}?wait=1"):
+        reply = daemon.get(path)
+        assert reply == problem(422, "corrupt", "checkpoint") and "etag" not in reply.headers, path
+    assert daemon.post(f"/v1/jobs/{job['id']}/stop") == problem(422, "corrupt", "checkpoint")
+
+
 def test_a_damaged_checkpoint_is_never_handed_out(make_daemon, problem):
     daemon = make_daemon()
     daemon.upload("flowers", data.flowers())
