@@ -54,7 +54,8 @@ struct bp_import_result {
 bp_status bp_import(const struct bp_import_options *options, const struct bp_import_part *parts, int nparts,
                     struct bp_import_result *ret, struct bp_error *err);
 
-/* The first rows as they were read, from the raw file: array of objects by column name. BP_NOMEM, BP_NOT_FOUND, … */
+/* The first rows as they were read, from the raw file: array of objects by column name; at most `limit`, and fewer where
+ * rows are wide. BP_LIMIT: a single row has more values than are shown; BP_NOMEM, BP_NOT_FOUND, … */
 bp_status bp_import_rows(const char *dir, const char *sha256, const char *description, int limit, json_t **ret,
                          struct bp_error *err);
 

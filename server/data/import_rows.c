@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Values of all rows together: as JSON each takes some 100 bytes of memory, and a row may have millions. */
+#define SHOWN_MAX (1 << 20)
+
 static bp_status no_memory(struct bp_error *err)
 {
     return bp_fail(err, BP_NOMEM, "no memory for the rows");
@@ -20,6 +23,17 @@ static json_t *number_json(double v)
     if (v == floor(v) && fabs(v) < 0x1p53)
         return json_integer((json_int_t)v);
     return json_real(v);
+}
+
+/* Lowers *limit to the rows of so many values that are shown. */
+static bp_status bound_rows(int64_t values, int *limit, struct bp_error *err)
+{
+    if (values > SHOWN_MAX)
+        return bp_fail(err, BP_LIMIT, "a row has %lld values: rows of more than %d are not shown", (long long)values,
+                       SHOWN_MAX);
+    int most = (int)(SHOWN_MAX / (values > 0 ? values : 1));
+    *limit = *limit < most ? *limit : most;
+    return BP_OK;
 }
 
 static bool is_word(const json_t *o, const char *key, const char *word)
@@ -79,7 +93,9 @@ static bp_status csv_rows(const char *dir, const json_t *d, int limit, json_t *r
     bool header = json_is_true(json_object_get(d, "header")), more = true;
     struct bp_stream *in = NULL;
     struct bp_csv csv = {0};
-    bp_status status = open_part(dir, json_array_get(json_object_get(d, "parts"), 0), &in, err);
+    bp_status status = bound_rows((int64_t)json_array_size(json_object_get(d, "columns")), &limit, err);
+    if (status == BP_OK)
+        status = open_part(dir, json_array_get(json_object_get(d, "parts"), 0), &in, err);
     if (status == BP_OK)
         status = bp_csv_init(&csv, in, delimiter ? *delimiter : ',', err);
     for (int i = -(int)header; status == BP_OK && i < limit; i++) {
@@ -112,8 +128,8 @@ static json_t *nested(const struct bp_idx *idx, int axis, const uint8_t **at)
     return list;
 }
 
-/* Adds the values of one part to the rows, which are made as needed. */
-static bp_status idx_part(const char *dir, const json_t *part, const char *name, int limit, json_t *rows,
+/* Adds the values of one part to the rows, which are made as needed; fewer than *limit where its rows are wide. */
+static bp_status idx_part(const char *dir, const json_t *part, const char *name, int *limit, json_t *rows,
                           struct bp_error *err)
 {
     struct bp_stream *in = NULL;
@@ -121,14 +137,16 @@ static bp_status idx_part(const char *dir, const json_t *part, const char *name,
     uint8_t *bytes = NULL;
     size_t got = 0, size = 0;
     bp_status status;
-    if ((status = open_part(dir, part, &in, err)) != BP_OK || (status = bp_idx_header(in, name, &idx, err)) != BP_OK)
+    if ((status = open_part(dir, part, &in, err)) != BP_OK ||
+        (status = bp_idx_header(in, name, &idx, err)) != BP_OK ||
+        (status = bound_rows(idx.elements, limit, err)) != BP_OK)
         goto out;
     size = (size_t)(idx.elements * idx.size);
     if (!(bytes = malloc(size))) {
         status = no_memory(err);
         goto out;
     }
-    for (int i = 0; i < limit && i < idx.rows; i++) {
+    for (int i = 0; i < *limit && i < idx.rows; i++) {
         if ((status = bp_stream_read(in, bytes, size, &got, err)) != BP_OK)
             goto out;
         if (got < size) {
@@ -156,10 +174,12 @@ static bp_status idx_rows(const char *dir, const json_t *d, int limit, json_t *r
     for (size_t i = 0; i < json_array_size(parts) && status == BP_OK; i++) {
         const json_t *part = json_array_get(parts, i);
         if (is_word(part, "role", "inputs") || is_word(part, "role", "data"))
-            status = idx_part(dir, part, "inputs", limit, rows, err);
+            status = idx_part(dir, part, "inputs", &limit, rows, err);
         else if (is_word(part, "role", "targets"))
-            status = idx_part(dir, part, "target", limit, rows, err);
+            status = idx_part(dir, part, "target", &limit, rows, err);
     }
+    while (json_array_size(rows) > (size_t)limit) /* of a part that came before one with wider rows */
+        json_array_remove(rows, json_array_size(rows) - 1);
     return status;
 }
 

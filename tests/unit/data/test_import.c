@@ -274,6 +274,35 @@ static void idx_datasets(void **state)
     free(result.description);
 }
 
+/* Rows are shown as JSON, some 100 bytes a value: so many values at most, the same rows of each part. */
+static void shows_fewer_wide_rows(void **state)
+{
+    static const char *const roles[] = {"targets", "inputs"};
+    enum { SIDE = 600, ROWS = 4 };
+    struct bp_import_result result;
+    struct bp_error err;
+    struct upload u[2];
+    json_t *rows;
+    (void)state;
+    uint8_t *pixels = calloc(ROWS, SIDE * SIDE), *bytes = malloc(ROWS * SIDE * SIDE + 16);
+    u[0] = put_bytes(bytes, idx_bytes(bytes, 8, 1, (uint32_t[]){ROWS}, "\1\0\1\0", ROWS));
+    u[1] = put_bytes(bytes, idx_bytes(bytes, 8, 3, (uint32_t[]){ROWS, SIDE, SIDE}, pixels, ROWS * SIDE * SIDE));
+    assert_int_equal(import_parts(u, roles, 2, &result, &err), BP_OK);
+    assert_int_equal(bp_import_rows(data_dir, result.sha256, result.description, 10, &rows, &err), BP_OK);
+    assert_int_equal(json_array_size(rows), 2);
+    assert_int_equal(json_array_size(json_object_get(json_array_get(rows, 1), "inputs")), SIDE);
+    assert_true(json_integer_value(json_object_get(json_array_get(rows, 0), "target")) == 1);
+    json_decref(rows);
+    free(result.description);
+
+    u[0] = put_bytes(bytes, idx_bytes(bytes, 8, 2, (uint32_t[]){1, ROWS * SIDE * SIDE}, pixels, ROWS * SIDE * SIDE));
+    assert_int_equal(import_parts(u, (const char *const[]){"data"}, 1, &result, &err), BP_OK);
+    assert_int_equal(bp_import_rows(data_dir, result.sha256, result.description, 1, &rows, &err), BP_LIMIT);
+    free(result.description);
+    free(pixels);
+    free(bytes);
+}
+
 static void idx_types(void **state)
 {
     static const struct {
@@ -463,6 +492,7 @@ int main(void)
                                        cmocka_unit_test(options_override),
                                        cmocka_unit_test(reads_gzip),
                                        cmocka_unit_test(idx_datasets),
+                                       cmocka_unit_test(shows_fewer_wide_rows),
                                        cmocka_unit_test(idx_types),
                                        cmocka_unit_test(idx_faults),
                                        cmocka_unit_test(survives_failing_writes),
