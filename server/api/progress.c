@@ -13,15 +13,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAMES_MAX 64        /* of ?names= */
-#define NAMES_SHOWN 128     /* series of a job that a refusal lists */
-#define POINTS_MAX 10000000 /* of one reply: a memory bound of about 160 MB */
+#define NAMES_MAX 64    /* of ?names= */
+#define NAMES_SHOWN 128 /* series of a job that a refusal lists */
+#define POINTS_MAX                                                                                                   \
+    10000000 /* that are read for one reply: each takes 24 bytes, and some 100 more where it is shown as JSON */
 
 /* --- metrics -------------------------------------------------------------------------------------------------------- */
+struct point {
+    int64_t epoch, step;
+    double value;
+};
+
 struct series {
     char name[48];
     size_t n, capacity;
-    struct bp_metric_point *points;
+    struct point *points;
 };
 
 struct metrics {
@@ -56,20 +62,22 @@ static bp_status take_point(void *arg, const struct bp_metric_point *point)
         return BP_LIMIT;
     if (s->n == s->capacity) {
         size_t capacity = s->capacity ? 2 * s->capacity : 256;
-        struct bp_metric_point *grown = realloc(s->points, capacity * sizeof *grown);
+        struct point *grown = realloc(s->points, capacity * sizeof *grown);
         if (!grown)
             return BP_NOMEM;
         s->points = grown;
         s->capacity = capacity;
     }
-    s->points[s->n++] = *point;
+    s->points[s->n++] = (struct point){point->epoch, point->step, point->value};
     return BP_OK;
 }
 
 static bp_status read_metrics(struct bp_db *db, void *arg, struct bp_error *err)
 {
     struct metrics *m = arg;
-    return bp_db_metric_list(db, m->job, m->nnames ? m->names : NULL, m->nnames, m->from_step, take_point, m, err);
+    bp_status status =
+        bp_db_metric_list(db, m->job, m->nnames ? m->names : NULL, m->nnames, m->from_step, take_point, m, err);
+    return status == BP_NOMEM ? bp_fail(err, status, "no memory for the series of the job") : status;
 }
 
 /* Order for extremes: a value that is not finite counts as larger than all others, so that it is kept. */
@@ -125,13 +133,13 @@ static void tabular(const struct metrics *m, bool csv, struct bp_reply *reply)
         bp_text_add(&text, "name,epoch,step,value\n");
     for (size_t i = 0; i < m->nseries; i++)
         for (size_t j = 0; j < m->series[i].n; j++) {
-            const struct bp_metric_point *p = &m->series[i].points[j];
+            const struct point *p = &m->series[i].points[j];
             bp_number_text(p->value, number);
             const char *quote = !csv && !isfinite(p->value) ? "\"" : "";
             bp_text_add(&text,
                         csv ? "%s,%lld,%lld,%s%s%s\n"
                             : "{\"name\":\"%s\",\"epoch\":%lld,\"step\":%lld,\"value\":%s%s%s}\n",
-                        p->name, (long long)p->epoch, (long long)p->step, quote, number, quote);
+                        m->series[i].name, (long long)p->epoch, (long long)p->step, quote, number, quote);
         }
     bp_text_reply(&text, reply, csv ? "text/csv; charset=utf-8" : "application/x-ndjson");
 }
@@ -143,9 +151,9 @@ static int column_width(const struct series *s)
 }
 
 /* The next point of an epoch, at or after *at: of a series by step the last one of the epoch. */
-static const struct bp_metric_point *point_of(const struct series *s, int64_t epoch, size_t *at)
+static const struct point *point_of(const struct series *s, int64_t epoch, size_t *at)
 {
-    const struct bp_metric_point *found = NULL;
+    const struct point *found = NULL;
     for (; *at < s->n && s->points[*at].epoch <= epoch; ++*at)
         found = &s->points[*at];
     return found && found->epoch == epoch ? found : NULL;
@@ -172,7 +180,7 @@ static void table_of_epochs(const struct metrics *m, struct bp_reply *reply)
         epoch = next;
         bp_text_add(&text, "%9lld", (long long)epoch);
         for (size_t i = 0; i < m->nseries; i++) {
-            const struct bp_metric_point *p = point_of(&m->series[i], epoch, &at[i]);
+            const struct point *p = point_of(&m->series[i], epoch, &at[i]);
             if (p)
                 bp_text_add(&text, "  %*.6g", column_width(&m->series[i]), p->value);
             else
@@ -288,7 +296,7 @@ void bp_api_metrics(struct bp_request *request, struct bp_reply *reply, void *ar
     bp_status status = bp_store_read(app->store, read_metrics, &m, &err);
     for (size_t i = 0; m.max_points && i < m.nseries; i++)
         reduce(&m.series[i], (size_t)m.max_points);
-    if (status == BP_LIMIT)
+    if (m.total > POINTS_MAX)
         bp_problem(reply, 422, "too_many_points",
                    "the series have more than %d points: name some of them with "
                    "?names= or begin later with ?from_step=",
