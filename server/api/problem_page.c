@@ -60,7 +60,8 @@ static const struct {
     {501, "method_unknown", "Methods are GET, HEAD, POST, PUT, PATCH and DELETE, in capitals."},
     /* what it asks for */
     {409, "conflict", "The state of the thing does not allow this now."},
-    {409, "illegal_transition", "The job's `status` does not allow this verb; `allowed` names those that it does."},
+    {409, "illegal_transition",
+     "The job's `job_status` does not allow this verb; `allowed` names those that it does."},
     {409, "in_use", "An active job uses the dataset; cancel it or wait for its end."},
     {409, "job_active", "Only an ended job can be deleted; cancel it first."},
     {409, "no_checkpoint", "The job has not stored a checkpoint yet; wait for its first epoch."},
@@ -100,6 +101,8 @@ static const struct {
      "The spec was read, but cannot be trained; `errors` lists every fault with its place (a JSON "
      "pointer) and, where there is one, a suggestion. Nothing was stored."},
     {422, "invalid_split", "A split is train, validation, test or all."},
+    {422, "invalid_target",
+     "The target that came with the row is none that the network could have learned; see `allowed`."},
     {422, "invalid_type", "A value has the wrong JSON type."},
     {422, "is_manifest", "The file is the description of a dataset of several parts, and not its data."},
     {422, "limit_exceeded", "A size is over a limit; the detail names both."},
@@ -114,11 +117,17 @@ static const struct {
     {422, "nonfinite",
      "A loss or a result is not a finite number. Why that happens: GET /learn/exploding-gradients, "
      "/learn/learning-rate."},
+    {422, "nonfinite_prediction",
+     "The model overflows on these inputs; it gives no number that could be trusted. Are their columns in the units "
+     "that "
+     "it was trained on?"},
     {422, "not_utf8", "The file is not UTF-8 text; iconv -f LATIN1 -t UTF-8 converts an old one."},
     {422, "row_too_long", "A row is longer than a row may be. Perhaps a quote in it is never closed."},
     {422, "shape_mismatch", "The rows of the test part must have the shape of the others."},
+    {422, "target_required",
+     "An explanation is about a loss, and without the true value there is none: add \"target\" to the row."},
     {422, "too_many_columns", "A dataset may have 16384 columns."},
-    {422, "too_many_points", "Ask for fewer points with max_points, or for fewer series."},
+    {422, "too_many_points", "Ask for some of the series with names, or for their end with from_step."},
     {422, "unfolds_too_far", "The gzip file unfolds to more than the server's --max-upload."},
     {422, "unknown_field", "A member is not known; the suggestion is the nearest that is."},
     {422, "unknown_part", "The form has a part that is not known."},
@@ -129,7 +138,6 @@ static const struct {
     /* the server's own state */
     {500, "corrupt_checkpoint", "A stored checkpoint is damaged; the disk should be looked at. Others may be sound."},
     {500, "internal", "A fault of ours. The request's id is in the server's log, with the cause."},
-    {500, "nonfinite_prediction", "The model overflows on these inputs; it gives no number that could be trusted."},
     {500, "out_of_memory", "Memory ran out; try again, or give the server more."},
     {503, "disk_failed",
      "The disk does not work as it should; the cause is in the server's log. What was acknowledged "

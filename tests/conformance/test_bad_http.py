@@ -2,11 +2,13 @@
 that dawdle or go away. Each is refused with the promised status, changes nothing, and the daemon lives on."""
 
 import os
+import re
 import socket
 import time
 
 import pytest
 
+from conftest import ROOT
 from data import flowers
 from refusals import HOST, Answer, check_problem, dial, files, inventory, raw, refused
 
@@ -145,6 +147,19 @@ def test_path(there, name):
     assert answer.status == status
     problem = check_problem(there, answer.headers, answer.body, status, code or "no_such_path")
     assert "<script>" not in problem["detail"] and "etc" not in problem["detail"]
+
+
+def test_every_problem_has_a_page(there):
+    """What a handler may answer with: its code, and the status that the page says."""
+    codes = set()
+    for source in (ROOT / "server").rglob("*.c"):
+        codes |= set(re.findall(r'bp_problem\([^,"]+, (\d+), "(\w+)"', source.read_text()))
+    assert len(codes) > 30
+    for status, code in codes:
+        page = there.get(f"/problems/{code}")
+        assert page.status_code == 200, code
+    pages = re.findall(r'\{(\d+), "(\w+)"', (ROOT / "server/api/problem_page.c").read_text())
+    assert codes <= set(pages) and len(pages) == len(set(pages))
 
 
 QUERIES = {
