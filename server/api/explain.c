@@ -138,9 +138,9 @@ static bool settle_target(struct bp_reply *reply, struct bp_explanation *e, int 
         to->label[0] = largest(y, head->outputs);
         return true;
     }
-    if (head->loss == BP_LOSS_BCE) {
+    if (head->loss == BP_LOSS_BCE || head->loss == BP_LOSS_HINGE) { /* a probability, or a margin */
         for (int i = 0; i < head->outputs; i++)
-            to->value[i] = y[i] >= 0.5f;
+            to->value[i] = head->loss == BP_LOSS_BCE ? y[i] >= 0.5f : y[i] > 0;
         return true;
     }
     bp_problem(reply, 422, "target_required",

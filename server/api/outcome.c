@@ -48,6 +48,8 @@ json_t *bp_outcome_json(const struct bp_head *head, const struct bp_transform_ta
     }
     if (head->loss == BP_LOSS_BCE && head->outputs == 1)
         return json_pack("{so so}", "label", binary_label(target, y[0] >= 0.5f), "probability", bp_json_float(y[0]));
+    if (is_binary(head) && json_array_size(target->labels) == 2)
+        return json_pack("{so so}", "label", binary_label(target, y[0] > 0), "margin", bp_json_float(y[0]));
     return json_pack("{so}", head->outputs == 1 ? "value" : "values", values_json(y, head->outputs));
 }
 

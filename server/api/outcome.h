@@ -4,8 +4,8 @@
 
 #include "jobs/predictor.h"
 
-/* What the outputs y of a head, as bp_predictor_run gives them, mean: {"label", "probability"}, {"value"} or
- * {"values"}. New reference or NULL. */
+/* What the outputs y of a head, as bp_predictor_run gives them, mean: {"label", "probability"},
+ * {"label", "margin"} (hinge), {"value"} or {"values"}. New reference or NULL. */
 json_t *bp_outcome_json(const struct bp_head *head, const struct bp_transform_target *target, const float *y);
 
 /* The target of a head as the dataset writes it: label (of a head that takes classes), or its values as the network

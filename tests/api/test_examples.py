@@ -67,6 +67,25 @@ def test_losses_of_values_are_in_their_unit(daemon):
         assert math.isclose(entry["loss"], error * error, rel_tol=1e-2, abs_tol=1e-2)
 
 
+def told(daemon, job, entries, without):
+    """What a prediction of the same rows says."""
+    rows = [{k: v for k, v in e["row"].items() if k != without} for e in entries]
+    return daemon.post(f"/v1/jobs/{job['id']}/predict", json=rows).json()["predictions"]
+
+
+def test_a_margin_is_told_as_it_is_predicted(daemon):
+    daemon.upload("rings", data.rings())
+    job = daemon.train({"dataset": "rings", "target": "side", "layers": [16], "loss": "hinge", "epochs": 20,
+                        "optimizer": {"type": "adam", "lr": 0.01}})
+    entries = examples(daemon, job, limit=8)["data"]
+    predictions = told(daemon, job, entries, "side")
+    assert [e["prediction"] for e in entries] == predictions and {p["label"] for p in predictions} <= {"in", "out"}
+    row = {k: v for k, v in entries[0]["row"].items() if k != "side"}
+    said = daemon.post(f"/v1/jobs/{job['id']}/explain", json={"row": row}).json()
+    assert said["target_assumed"] is True and said["prediction"] == predictions[0]
+    assert said["target"] == predictions[0]["label"]
+
+
 def test_refusals(daemon, flowers):
     assert examples(daemon, flowers, status=400, sort="size")["code"] == "bad_query"
     assert examples(daemon, flowers, status=400, split="all")["code"] == "bad_query"
