@@ -53,7 +53,7 @@ static const struct bp_op *op_of(const struct bp_plan *plan, int node)
 static struct bp_instr *emit(struct bp_plan *plan, enum bp_instr_kind kind, int node)
 {
     struct bp_instr *instr = &plan->instrs[plan->ninstrs++];
-    *instr = (struct bp_instr){.kind = kind, .node = node, .head = -1};
+    *instr = (struct bp_instr){.kind = kind, .node = node, .head = -1, .epilogue = -1};
     return instr;
 }
 

@@ -81,6 +81,21 @@ struct part {
     bp_real *grads; /* where gradients go; NULL: to the model's */
 };
 
+static struct bp_epilogue epilogue_of(const struct pass *pass, const struct bp_instr *instr, int row0,
+                                      bp_real *scratch)
+{
+    struct bp_epilogue e = {0};
+    if (instr->epilogue < 0)
+        return e;
+    const struct bp_plan *plan = pass->exec->plan;
+    const struct bp_node *node = &plan->graph->nodes[instr->epilogue];
+    bp_op_table[node->kind]->epilogue(node, &e);
+    e.gradient = instr->kind == BP_INSTR_BACKWARD;
+    e.x = at(pass, plan->value[node->input[0]], row0, scratch);
+    e.y = at(pass, plan->value[instr->epilogue], row0, scratch);
+    return e;
+}
+
 static uint64_t *update_ticks(const struct pass *pass, const struct bp_instr *instr, int thread)
 {
     size_t node = (size_t)thread * (size_t)pass->exec->plan->graph->nnodes + (size_t)instr->node;
@@ -123,6 +138,7 @@ static void run_instr(const struct pass *pass, const struct bp_instr *instr, con
     call.seed = pass->seed;
     call.step = pass->step;
     call.add = instr->add;
+    call.epilogue = epilogue_of(pass, instr, row0, scratch);
     call.y = at(pass, plan->value[instr->node], row0, scratch);
     call.dy = at(pass, plan->gradient[instr->node], row0, scratch);
     call.workspace = at(pass, plan->workspace[instr->node], row0, scratch);

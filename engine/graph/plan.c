@@ -1,4 +1,7 @@
-/* plan.c: stages and memory of an execution; see plan.h.
+/* plan.c: epilogues, stages and memory of an execution; see plan.h.
+ *
+ * Epilogues. An activation goes into the instruction before it where that makes what it reads (FORWARD), or makes the error
+ * signal that it changes in place (BACKWARD).
  *
  * Stages. Consecutive row-local instructions are one stage: a task is a block of rows, which goes through all of them
  * while it is in the cache. For a chain of small dense layers the whole forward pass, the losses and the error signals
@@ -46,6 +49,14 @@ int bp_plan_operands(const struct bp_plan *plan, const struct bp_instr *instr, i
     }
     if (!forward && op->needs != NULL)
         needs = op->needs(node, instr->kind == BP_INSTR_BACKWARD ? BP_PHASE_BACKWARD : BP_PHASE_PARAMETERS);
+    if (instr->epilogue >= 0) {
+        const struct bp_node *end = &plan->graph->nodes[instr->epilogue];
+        unsigned reads = forward ? BP_NEEDS_Y : bp_op_table[end->kind]->needs(end, BP_PHASE_BACKWARD);
+        if (reads & BP_NEEDS_X)
+            ret[n++] = plan->value[end->input[0]];
+        if (reads & BP_NEEDS_Y)
+            ret[n++] = plan->value[instr->epilogue];
+    }
     for (int k = 0; k < node->ninputs; k++) {
         if (forward || (needs & BP_NEEDS_X))
             ret[n++] = plan->value[node->input[k]];
@@ -118,6 +129,40 @@ static void share_in_place(struct bp_plan *plan)
         plan->value[n] = merged(into, plan->value[n]);
         plan->gradient[n] = merged(into, plan->gradient[n]);
     }
+}
+
+/* --- epilogues --------------------------------------------------------------------------------------------------- */
+
+static bool is_epilogue(const struct bp_plan *plan, const struct bp_instr *before, const struct bp_instr *instr)
+{
+    const struct bp_node *nodes = plan->graph->nodes, *node = &nodes[instr->node];
+    const struct bp_op *op = bp_op_table[node->kind];
+    struct bp_epilogue unused;
+
+    if (instr->kind != before->kind || instr->kind == BP_INSTR_LOSS ||
+        !bp_op_table[nodes[before->node].kind]->epilogues || before->epilogue >= 0 || op->epilogue == NULL ||
+        !op->epilogue(node, &unused))
+        return false;
+    if (instr->kind == BP_INSTR_FORWARD)
+        return node->input[0] == before->node;
+    int signal = plan->gradient[instr->node];
+    return plan->gradient[nodes[before->node].input[0]] == signal && plan->gradient[node->input[0]] == signal;
+}
+
+static void find_epilogues(struct bp_plan *plan)
+{
+    int n = 0, nforward = plan->nforward;
+    for (int i = 0; i < plan->ninstrs; i++) {
+        struct bp_instr *before = n > 0 ? &plan->instrs[n - 1] : NULL;
+        if (before != NULL && is_epilogue(plan, before, &plan->instrs[i])) {
+            before->epilogue = plan->instrs[i].node;
+            nforward -= plan->instrs[i].kind == BP_INSTR_FORWARD;
+        } else {
+            plan->instrs[n++] = plan->instrs[i];
+        }
+    }
+    plan->ninstrs = n;
+    plan->nforward = nforward;
 }
 
 /* --- stages ------------------------------------------------------------------------------------------------------ */
@@ -392,6 +437,7 @@ bp_status bp_plan_new(const struct bp_graph *graph, const struct bp_exec_options
     bp_plan_differentiate(plan);
     find_lives(plan);
     share_in_place(plan);
+    find_epilogues(plan);
     find_lives(plan);
     status = find_stages(plan) ? plan_memory(plan) : BP_LIMIT;
     if (status != BP_OK) {

@@ -3,7 +3,7 @@
  * A plan is made in three steps from a graph and the options of an execution:
  *   autodiff.c  the program: forward instructions in the order of the graph, the losses, and the backward program
  *               derived from them by walking the graph in reverse
- *   plan.c      stages, and the memory plan
+ *   plan.c      epilogues, stages, and the memory plan
  * It holds no numbers and no pointers to any (offsets are in elements), so that the float and the double build share
  * it; running it is exec_run.c.
  *
@@ -32,6 +32,7 @@ struct bp_instr {
     unsigned add;   /* the same bits: add to it, for it has a contribution already */
     int tasks;      /* of a grid, else 0 */
     int first_task; /* of a grid: number of its first task in the stage */
+    int epilogue;   /* node of an activation: FORWARD also makes its value, BACKWARD goes on through it; or -1 */
 };
 
 /* How the threads share a stage: each has some blocks of rows, some tasks of each grid, or some columns. */

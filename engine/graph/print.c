@@ -24,19 +24,37 @@ static void print_inputs(FILE *out, const struct bp_plan *plan, const struct bp_
         fprintf(out, "%s%s", k > 0 ? ", " : "", name_of(plan, node->input[k]));
 }
 
+static const char *op_of(const struct bp_node *node)
+{
+    return node->kind == BP_OP_ACTIVATION ? bp_activation_name(node->u.activation.kind) : bp_node_type(node);
+}
+
+/* The value or error signal that an epilogue makes of the one before. */
+static void print_epilogue(FILE *out, const struct bp_plan *plan, const struct bp_instr *instr)
+{
+    if (instr->epilogue < 0)
+        return;
+    const struct bp_node *node = &plan->graph->nodes[instr->epilogue];
+    bool forward = instr->kind == BP_INSTR_FORWARD;
+    const char *d = forward ? "" : "d ", *from = name_of(plan, forward ? node->input[0] : instr->epilogue);
+    fprintf(out, ", %s%s = %s%s(%s%s)", d, name_of(plan, forward ? instr->epilogue : node->input[0]), op_of(node),
+            forward ? "" : "'", d, from);
+}
+
 static void print_instr(FILE *out, const struct bp_plan *plan, int i)
 {
     const struct bp_instr *instr = &plan->instrs[i];
     const struct bp_node *node = &plan->graph->nodes[instr->node];
-    const char *op =
-        node->kind == BP_OP_ACTIVATION ? bp_activation_name(node->u.activation.kind) : bp_node_type(node);
+    const char *op = op_of(node);
     fprintf(out, "  %4d  ", i);
     switch (instr->kind) {
     case BP_INSTR_FORWARD:
         fprintf(out, "%s = %s(", node->name, op);
         print_inputs(out, plan, node);
-        fprintf(out, ")  -> ");
-        print_place(out, plan, plan->value[instr->node]);
+        fprintf(out, ")");
+        print_epilogue(out, plan, instr);
+        fprintf(out, "  -> ");
+        print_place(out, plan, plan->value[instr->epilogue >= 0 ? instr->epilogue : instr->node]);
         break;
     case BP_INSTR_LOSS:
         fprintf(out, "loss %d = %s(%s, target) * %g", instr->head, bp_loss_name(plan->graph->heads[instr->head].loss),
@@ -50,8 +68,10 @@ static void print_instr(FILE *out, const struct bp_plan *plan, int i)
         for (int k = 0, n = 0; k < node->ninputs; k++) {
             if (!(instr->want & 1u << k))
                 continue;
-            fprintf(out, "%sd %s %s %s'(d %s)  -> ", n++ > 0 ? ";  " : "", name_of(plan, node->input[k]),
+            fprintf(out, "%sd %s %s %s'(d %s)", n++ > 0 ? ";  " : "", name_of(plan, node->input[k]),
                     instr->add & 1u << k ? "+=" : "=", op, node->name);
+            print_epilogue(out, plan, instr);
+            fprintf(out, "  -> ");
             print_place(out, plan, plan->gradient[node->input[k]]);
         }
         if (instr->want == 0)

@@ -96,6 +96,10 @@ static void dot_instr(FILE *out, const struct bp_plan *plan, const struct bp_ins
         for (int k = 0; k < node->ninputs; k++)
             if (instr->want & 1u << k)
                 dot_signal(out, "", node->name, graph->nodes[node->input[k]].name, instr->add & 1u << k);
+        if (instr->epilogue >= 0) {
+            const struct bp_node *end = &graph->nodes[instr->epilogue];
+            dot_signal(out, "", end->name, graph->nodes[end->input[0]].name, false);
+        }
         break;
     case BP_INSTR_PARAMETERS:
         fprintf(out, "  ");

@@ -83,6 +83,66 @@ V16_INLINE void fetch(const struct bp_ahead *ahead, int i, int j, const int pane
     }
 }
 
+/* The epilogue that is worth a place in each tile: the others take longer than a store and a load. */
+V16_INLINE bool is_relu(const struct bp_gemm *g)
+{
+    return g->epilogue.kind == BP_RELU && (g->epilogue.gradient || g->epilogue.y == g->c);
+}
+
+/* The others, on a tile that has just been stored. */
+static __attribute__((noinline)) void end_tile(const struct bp_gemm *g, int i, int rows, int j, int columns)
+{
+    const struct bp_epilogue *e = &g->epilogue;
+    size_t at = (size_t)i * g->c_row + (size_t)j, n = (size_t)columns;
+    if (n == g->c_row) { /* whole rows: one run */
+        n *= (size_t)rows;
+        rows = 1;
+    }
+    for (int r = 0; r < rows; r++, at += g->c_row) {
+        bp_real *c = g->c + at;
+        if (e->gradient)
+            kernel_activation_gradient(e->kind, e->alpha, n, e->x ? e->x + at : NULL, e->y ? e->y + at : NULL, c, c,
+                                       false);
+        else
+            kernel_activation(e->kind, e->alpha, n, c, e->y + at);
+    }
+}
+
+/* Does it to row r of panel q of a tile, where an element is at `at` in C and its like. */
+#define EACH(statement)                                                                                              \
+    do {                                                                                                             \
+        BP_UNROLL                                                                                                    \
+        for (int q = 0; q < panels; q++) {                                                                           \
+            const int n = q == panels - 1 ? columns : BP_PANEL;                                                      \
+            (void)n; /* not all ask */                                                                               \
+            size_t at = first + (size_t)q * BP_PANEL;                                                                \
+            BP_UNROLL                                                                                                \
+            for (int r = 0; r < rows; r++, at += g->c_row)                                                           \
+                statement;                                                                                           \
+        }                                                                                                            \
+    } while (0)
+
+/* The last steps of a tile: each is a pass over the registers of its own, so that nothing is asked once an element. */
+V16_INLINE void finish(const int rows, const int panels, const struct bp_gemm *g, int i, int j, int columns,
+                       v16 sum[][TILE_PANELS])
+{
+    const struct bp_epilogue *e = &g->epilogue;
+    const size_t first = (size_t)i * g->c_row + (size_t)j;
+    if (g->accumulate)
+        EACH(sum[r][q] = v16_add(v16_load_n(g->c + at, n), sum[r][q]));
+    else if (g->bias)
+        EACH(sum[r][q] = v16_add(sum[r][q], v16_load_n(g->bias + j + q * BP_PANEL, n)));
+    else if (g->row_bias)
+        EACH(sum[r][q] = v16_add(sum[r][q], v16_set(g->row_bias[i + r])));
+    if (is_relu(g) && e->gradient)
+        EACH(sum[r][q] = relu_slope(v16_zero(), v16_load_n(e->y + at, n), sum[r][q], v16_zero()));
+    else if (is_relu(g))
+        EACH(sum[r][q] = relu_value(sum[r][q], v16_zero()));
+    EACH(v16_store_n(g->c + at, sum[r][q], n));
+    if (e->kind != BP_LINEAR && !is_relu(g))
+        end_tile(g, i, rows, j, columns + (panels - 1) * BP_PANEL);
+}
+
 /* C for `rows` rows and `panels` panels, of which the last has `columns` columns in use. `rows`, `panels` and `packed`
  * (whether B is) are constants wherever this is called. */
 V16_INLINE void tile(const int rows, const int panels, const bool packed, const struct bp_gemm *g, int i, int j,
@@ -127,23 +187,7 @@ V16_INLINE void tile(const int rows, const int panels, const bool packed, const 
         }
     }
 
-    BP_UNROLL
-    for (int q = 0; q < panels; q++) {
-        int n = q == panels - 1 ? columns : BP_PANEL;
-        bp_real *c = g->c + (size_t)i * g->c_row + j + q * BP_PANEL;
-        v16 bias = g->bias ? v16_load_n(g->bias + j + q * BP_PANEL, n) : v16_zero();
-        BP_UNROLL
-        for (int r = 0; r < rows; r++, c += g->c_row) {
-            v16 y = sum[r][q];
-            if (g->accumulate)
-                y = v16_add(v16_load_n(c, n), y);
-            else if (g->bias)
-                y = v16_add(y, bias);
-            else if (g->row_bias)
-                y = v16_add(y, v16_set(g->row_bias[i + r]));
-            v16_store_n(c, y, n);
-        }
-    }
+    finish(rows, panels, g, i, j, columns, sum);
 }
 
 #define TILE_CASE(rows)                                                                                              \

@@ -57,13 +57,27 @@ struct bp_ahead {
     size_t row;
 };
 
+/* What a product does to an element before the last store, while it is in a register or in the first-level cache: the
+ * activation that follows its layer, or, of error signals, the slope of the one whose value its layer read. With e the
+ * element that would be stored in C, and x and y at the same row, column and stride as C:
+ *   gradient false   y takes f(e); C takes e, unless y is C
+ *   gradient true    C takes e f'(x, y), as activation_gradient has it; x and y may be NULL where that does not read them
+ * BP_LINEAR, as in a struct of zeros, is nothing; softmax and log_softmax are not for elements. */
+struct bp_epilogue {
+    enum bp_activation kind;
+    bool gradient;
+    bp_real alpha;
+    const bp_real *x;
+    bp_real *y;
+};
+
 /* C = A B (+ bias), or C = C + A B.
  *   A (m, k): element (i, p) at a[i * a_row + p * a_col]; one of the two strides is 1
  *   B (k, n): packed by pack(): panel j/16 starts at b + (j/16) * k * 16 and holds row p as 16 columns; or, where b_row is
  *             not 0, row-major with n a multiple of 16, element (p, j) at b[p * b_row + j]
  *   C (m, n): row-major, element (i, j) at c[i * c_row + j]
  * Each element is ((+0 fma chain over p) + bias[j]), or + row_bias[i], or c + (chain) where accumulate is set (no bias
- * then); at most one of the three. */
+ * then); at most one of the three; then comes the epilogue. */
 struct bp_gemm {
     int m, n, k;
     const bp_real *a;
@@ -75,6 +89,7 @@ struct bp_gemm {
     const bp_real *bias;     /* n values, or NULL */
     const bp_real *row_bias; /* m values, or NULL */
     bool accumulate;
+    struct bp_epilogue epilogue;
     const struct bp_ahead *ahead; /* or NULL */
 };
 

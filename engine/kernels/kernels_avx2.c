@@ -12,13 +12,13 @@
 #define TILE_ROWS 6
 #define TILE_PANELS 1
 
+#include "kernels/elements.inc.h"
 #include "kernels/gemm.inc.h"
 
 #include "kernels/conv.inc.h"
 #include "kernels/pool.inc.h"
 
 #include "kernels/cells.inc.h"
-#include "kernels/elements.inc.h"
 #include "kernels/rows.inc.h"
 
 #include "kernels/losses.inc.h"

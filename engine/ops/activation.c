@@ -8,6 +8,8 @@
  * sequence keeps a bit an element instead of y: pools and sums do not need y either, and it is the largest of all values
  * of such a network, so that writing it to memory and reading it again costs more than computing it.
  *
+ * After a product they are part of its last store (op.h: epilogues), and these phases do not run.
+ *
  * Threads: pure functions of the call.
  */
 #include "ops/op.h"
@@ -79,6 +81,13 @@ static enum bp_by_columns by_columns(const struct bp_graph *graph, const struct 
 static bool in_place(const struct bp_node *node, enum bp_phase phase)
 {
     return phase == BP_PHASE_FORWARD || (phase == BP_PHASE_BACKWARD && !along_rows(node->u.activation.kind));
+}
+
+static bool epilogue(const struct bp_node *node, struct bp_epilogue *ret)
+{
+    const struct bp_activation_config *config = &node->u.activation;
+    *ret = (struct bp_epilogue){.kind = config->kind, .alpha = (bp_real)config->alpha};
+    return config->kind != BP_LINEAR && !along_rows(config->kind) && !keeps_bits(node);
 }
 
 static int64_t flops(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase)
@@ -153,6 +162,7 @@ const struct bp_op bp_op_activation = {
     .infer = infer,
     .in_place = in_place,
     .by_columns = by_columns,
+    .epilogue = epilogue,
     .needs = needs,
     .workspace = workspace,
     .flops = flops,

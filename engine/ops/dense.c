@@ -159,6 +159,15 @@ static int64_t flops(const struct bp_graph *graph, const struct bp_node *node, e
     return 2 * (int64_t)inputs_of(graph, node) * outputs_of(node);
 }
 
+/* The call's, at a column. */
+static struct bp_epilogue epilogue_at(const struct bp_call *call, int column)
+{
+    struct bp_epilogue e = call->epilogue;
+    e.x = e.x != NULL ? e.x + column : NULL;
+    e.y = e.y != NULL ? e.y + column : NULL;
+    return e;
+}
+
 static void forward_one_unit(const struct bp_call *call)
 {
     const struct bp_node *node = call->node;
@@ -176,6 +185,7 @@ static void forward_one_unit(const struct bp_call *call)
         .c = call->y,
         .c_row = (size_t)call->rows,
         .row_bias = node->u.dense.use_bias ? call->params + tensors[node->tensor[BIAS]].offset : NULL,
+        .epilogue = call->epilogue,
     });
 }
 
@@ -200,6 +210,7 @@ static void forward(const struct bp_call *call)
         .c = call->y + first,
         .c_row = (size_t)out,
         .bias = biased ? call->params + call->graph->tensors[node->tensor[BIAS]].offset + first : NULL,
+        .epilogue = epilogue_at(call, first),
     });
 }
 
@@ -219,6 +230,7 @@ static void backward(const struct bp_call *call)
         .c = call->dx[0] + first,
         .c_row = (size_t)in,
         .accumulate = call->add & 1,
+        .epilogue = epilogue_at(call, first),
     });
 }
 
@@ -384,6 +396,7 @@ const struct bp_op bp_op_dense = {
     .name = "dense",
     .min_inputs = 1,
     .max_inputs = 1,
+    .epilogues = true,
     .infer = infer,
     .needs = needs,
     .grid = grid,

@@ -18,6 +18,9 @@
  * its own columns, and its cache has them already, for it has updated them. Ops without weights, and those that mix
  * rows, follow on the same columns without a barrier. How a phase is run changes no bits.
  *
+ * Epilogues. An activation that follows a layer whose phase ends in a product is done where that stores its results, and so
+ * is, of the error signals, the slope of the activation below: neither is an instruction of its own then.
+ *
  * Memory. What a backward phase reads besides dy is declared by `needs` (the inputs x, the value y); the rest of the
  * forward pass is forgotten. Workspace is written by the forward phase and lives until the backward phases are
  * done. Scratch belongs to a thread and dies with the call, or in a grid with the thread's last task of it.
@@ -69,8 +72,9 @@ struct bp_call {
     const bp_real *dy;                    /* (rows, elements); backward phases */
     bp_real *dx[BP_NODE_INPUTS_MAX];      /* (rows, elements of input i), NULL where not wanted */
     unsigned add;                         /* bit i: add to dx[i] instead of writing it */
-    bp_real *workspace;                   /* (rows, workspace.row), then workspace.fixed elements in grid phases */
-    bp_real *scratch;                     /* as many elements as bp_op.scratch asked for */
+    struct bp_epilogue epilogue; /* of y (FORWARD) or dx[0] (BACKWARD), at row row0; of an op with epilogues */
+    bp_real *workspace;          /* (rows, workspace.row), then workspace.fixed elements in grid phases */
+    bp_real *scratch;            /* as many elements as bp_op.scratch asked for */
     const struct bp_model *model;
     /* Not NULL in PARAMETERS of an op with a bound where the pass updates (exec.h): gradients go to
      * bp_call_hand_over instead of to grads. */
@@ -125,6 +129,7 @@ struct bp_op {
     /* parameters() reads what backward() left in the workspace: backward then runs for a trainable node even where no
      * layer below wants its error signal (dx is NULL there). */
     bool backward_first;
+    bool epilogues; /* forward and backward take them: the op has one input, and y and dx[0] come out of products */
 
     /* Checks the configuration and the inputs' shapes, sets node->shape, declares tensors. */
     bp_status (*infer)(struct bp_graph *graph, struct bp_node *node, struct bp_error *err);
@@ -137,6 +142,8 @@ struct bp_op {
     /* Whether FORWARD or BACKWARD, of so many rows at most, is run by columns. NULL: never. An op with it has one input. */
     enum bp_by_columns (*by_columns)(const struct bp_graph *graph, const struct bp_node *node, enum bp_phase phase,
                                      int rows);
+    /* Whether the node may be the epilogue of another one; ret takes the kind and alpha. NULL: no. */
+    bool (*epilogue)(const struct bp_node *node, struct bp_epilogue *ret);
     /* NULL: none. */
     struct bp_extent (*workspace)(const struct bp_graph *graph, const struct bp_node *node);
     struct bp_unrolled (*unrolled)(const struct bp_graph *graph, const struct bp_node *node); /* NULL: no steps */

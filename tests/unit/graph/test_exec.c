@@ -455,13 +455,12 @@ static void the_program_in_words(void **state)
     char *text = bp_exec_print(exec);
     static const char *const words[] = {
         "n1 (dense) [8]: n1.weight [8, 4], n1.bias [8]",
-        "n2 = relu(n1)",
+        "n1 = dense(input), n2 = relu(n1)  -> ", /* one instruction, and so are their error signals */
         "loss 0 = cross_entropy(n3, target)",
-        "d n2 = dense'(d n3)",
-        "d n1 = relu'(d n2)",
+        "d n2 = dense'(d n3), d n1 = relu'(d n2)  -> ",
         "d n1.weight, d n1.bias = sum over rows(d n1, input)",
-        "     0  instructions 0 to 5, row by row in blocks of 32", /* forward, loss and backward in one stage */
-        "     1  instructions 6 to 7, a grid of 2 tasks",
+        "     0  instructions 0 to 3, row by row in blocks of 32", /* forward, loss and backward in one stage */
+        "     1  instructions 4 to 5, a grid of 2 tasks",
         "arena ",
     };
     assert_non_null(text);
@@ -473,6 +472,57 @@ static void the_program_in_words(void **state)
     bp_exec_free(exec);
     bp_model_free(model);
     bp_graph_free(graph);
+}
+
+/* Two layers with activations, of which one is read twice; where `apart`, a linear one keeps each from its product. */
+static struct bp_graph *activated(enum bp_activation kind, int units, bool apart)
+{
+    struct bp_graph *graph = net_new(1, 9, 0, 0);
+    int n = 0, first = 0;
+    for (int layer = 0; layer < 2; layer++) {
+        n = net_dense(graph, n, units);
+        n = net_act(graph, apart ? net_act(graph, n, BP_LINEAR, 0) : n, kind, 0.2);
+        first = layer == 0 ? n : first;
+    }
+    n = net_dense(graph, apart ? net_act(graph, n, BP_LINEAR, 0) : n, 2);
+    net_head(graph, n, BP_LOSS_MSE, 1);
+    net_head(graph, first, BP_LOSS_MSE, 0.5);
+    return graph;
+}
+
+/* An activation gives the same bits in the product before it and on its own, with all values kept or few; by rows, by columns,
+ * and of one unit, whose lanes are rows. */
+static void activations_in_products(void **state)
+{
+    static const int units[] = {1, 7, 256};
+    (void)state;
+    for (enum bp_activation kind = BP_RELU; kind < BP_SOFTMAX; kind++)
+        for (int v = 0; v < 2 * (int)(sizeof units / sizeof *units); v++) {
+            float *grads[2], *outputs[2];
+            size_t bytes = 0;
+            for (int apart = 0; apart < 2; apart++) {
+                struct bp_graph *graph = activated(kind, units[v / 2], apart);
+                struct bp_model *model = model_of(graph);
+                struct bp_exec *exec = exec_of(
+                    model, (struct bp_exec_options){.capacity = 40, .training = true, .keep_all = v % 2 && !apart});
+                bytes = model->nparams * sizeof(float);
+                fill(exec, graph, 0, 40);
+                bp_exec_pass(exec, NULL, 40, true, 5, 3);
+                grads[apart] = malloc(bytes);
+                outputs[apart] = malloc(40 * 2 * sizeof(float));
+                memcpy(grads[apart], model->grads, bytes);
+                memcpy(outputs[apart], bp_exec_output(exec, 0), 40 * 2 * sizeof(float));
+                bp_exec_free(exec);
+                bp_model_free(model);
+                bp_graph_free(graph);
+            }
+            if (memcmp(grads[0], grads[1], bytes) != 0 || memcmp(outputs[0], outputs[1], 40 * 2 * sizeof(float)) != 0)
+                fail_msg("%s, %d units", bp_activation_name(kind), units[v / 2]);
+            for (int i = 0; i < 2; i++) {
+                free(grads[i]);
+                free(outputs[i]);
+            }
+        }
 }
 
 int main(void)
@@ -490,6 +540,7 @@ int main(void)
         cmocka_unit_test(a_pass_allocates_nothing),
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(the_program_in_words),
+        cmocka_unit_test(activations_in_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,6 +143,63 @@ static void test_no_depth_gives_the_bias(void **state)
     }
 }
 
+/* Whether an epilogue gives what the activation gives after the product. mode, bits: the gradient, y aside (forward), wider
+ * rows of C, a bias, a bias of the row, accumulate. */
+static void check_epilogue(const struct bp_kernels *table, enum bp_activation kind, int m, int n, int k,
+                           unsigned mode)
+{
+    static float x[1 << 13], y[1 << 13], y_want[1 << 13];
+    struct bp_epilogue e = {.kind = kind, .alpha = 0.3f, .gradient = mode & 1, .x = x};
+    struct bp_gemm g = {.m = m,
+                        .n = n,
+                        .k = k,
+                        .a = a,
+                        .a_row = (size_t)k,
+                        .a_col = 1,
+                        .b = packed,
+                        .c = want,
+                        .c_row = (size_t)n + (mode & 4 ? 3 : 0),
+                        .bias = mode & 8 ? bias : NULL,
+                        .row_bias = (mode & 24) == 16 ? bias : NULL,
+                        .accumulate = (mode & 56) == 32};
+    size_t size = (size_t)m * g.c_row + 32;
+    for (size_t i = 0; i < size; i++) {
+        c[i] = want[i] = plain(9, i);
+        x[i] = awkward(10, i, true);
+        y[i] = y_want[i] = awkward(11, i, true);
+    }
+    e.y = !e.gradient && !(mode & 2) ? c : y;
+    table->pack(packed, b, k, n, (size_t)n, 1);
+    table->gemm(&g);
+    for (size_t at = 0, r = 0; r < (size_t)m; r++, at += g.c_row) {
+        if (e.gradient)
+            table->activation_gradient(kind, e.alpha, (size_t)n, x + at, y + at, want + at, want + at, false);
+        else
+            table->activation(kind, e.alpha, (size_t)n, want + at, e.y == c ? want + at : y_want + at);
+    }
+    g.c = c;
+    g.epilogue = e;
+    table->gemm(&g);
+    if (!same_bits(c, want, size) || !same_bits(y, y_want, size))
+        fail_msg("%s: activation %d, m %d n %d k %d mode %u", table->name, (int)kind, m, n, k, mode);
+}
+
+static void test_epilogues(void **state)
+{
+    (void)state;
+    const struct bp_kernels *tables[3];
+    int ntables = tables_here(tables);
+    fill_numbers(true);
+    for (int t = 0; t < ntables; t++)
+        for (enum bp_activation kind = BP_RELU; kind < BP_SOFTMAX; kind++)
+            for (unsigned mode = 0; mode < 64; mode++) {
+                check_epilogue(tables[t], kind, 13, 33, 7, mode);
+                check_epilogue(tables[t], kind, 1 + (int)mode, 16, 4, mode);
+                check_epilogue(tables[t], kind, 11, 1 + (int)mode, 3, mode);
+                check_epilogue(tables[t], kind, 25, 64, 1, mode);
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +207,7 @@ int main(void)
         cmocka_unit_test(test_products_of_awkward_numbers),
         cmocka_unit_test(test_packing),
         cmocka_unit_test(test_no_depth_gives_the_bias),
+        cmocka_unit_test(test_epilogues),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
