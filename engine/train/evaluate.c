@@ -77,8 +77,8 @@ static bp_status evaluate(struct bp_exec *exec, int capacity, struct bp_team *te
                 bp_scores_add(judges->scores[h], exec, h, n);
             }
         }
-        if (visit != NULL) {
-            visit(ctx, exec, rows + first, n);
+        if (visit != NULL && !visit(ctx, exec, rows + first, n)) {
+            return bp_fail(err, BP_STOPPED, "the evaluation was stopped");
         }
     }
     return BP_OK;

@@ -176,9 +176,9 @@ const float *bp_trainer_final_params(const struct bp_trainer *trainer);
 const float *bp_trainer_final_stats(const struct bp_trainer *trainer);
 
 /* Evaluates parameters on some rows of a source, batch by batch, in prediction mode: accs takes one accumulator for
- * each head. visit (may be NULL) sees each batch after its pass. When a row has no class where a head needs one, the
- * accumulators come back empty (all metrics NaN). */
-typedef void bp_evaluate_visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n);
+ * each head. visit (may be NULL) sees each batch after its pass; false ends the evaluation. Then, and when a row has no
+ * class where a head needs one, the accumulators come back empty (all metrics NaN). */
+typedef bool bp_evaluate_visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n);
 void bp_evaluate(struct bp_exec *exec, int capacity, struct bp_team *team, const struct bp_graph *graph,
                  const struct bp_source *source, const uint32_t *rows, uint64_t nrows, struct bp_accumulator *accs,
                  bp_evaluate_visit *visit, void *ctx);

@@ -7,7 +7,7 @@
  * the columns that the model reads; no row of it was trained on, so it has only `all`, and `test` where it came with a
  * test split. Rows without a usable target are left out and counted in `excluded`.
  *
- * Threads: on a data thread; one pass over the table's pages, batch by batch.
+ * Threads: on a data thread; one pass over the table's pages, batch by batch, given up when the server stops.
  */
 #include "api/api.h"
 #include "api/choice.h"
@@ -37,6 +37,7 @@ struct confusion {
 
 struct evaluation {
     struct bp_app *app;
+    const struct bp_request *request;
     struct bp_choice choice;
     struct bp_predictor *predictor;
     struct bp_table *table;
@@ -239,7 +240,7 @@ static int largest(const float *y, int n)
     return best;
 }
 
-static void count_confusion(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
+static bool count_confusion(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
 {
     struct evaluation *e = ctx;
     (void)rows;
@@ -255,6 +256,7 @@ static void count_confusion(void *ctx, struct bp_exec *exec, const uint32_t *row
             c->counts[(size_t)actual * (size_t)c->classes + (size_t)predicted]++;
         }
     }
+    return !bp_request_cancelled(e->request);
 }
 
 static bp_status make_confusions(struct evaluation *e, struct bp_error *err)
@@ -323,6 +325,8 @@ static bool run(struct bp_reply *reply, struct evaluation *e)
         bp_evaluate(exec, e->predictor->batch, NULL, network->plan.graph, &source, e->rows, e->nrows, e->accumulators,
                     count_confusion, e);
         bp_predictor_bench_put(e->app->predictors, e->predictor, exec);
+        if (bp_request_cancelled(e->request))
+            status = bp_fail(&err, BP_STOPPED, "the evaluation was stopped");
     }
     bp_transform_source_done(&source);
     if (status)
@@ -397,7 +401,7 @@ static void reply_result(struct bp_reply *reply, const struct evaluation *e)
 void bp_api_evaluate(struct bp_request *request, struct bp_reply *reply, void *app)
 {
     struct bp_error err;
-    struct evaluation e = {.app = app};
+    struct evaluation e = {.app = app, .request = request};
     if (!parse_body(request, reply, &e) || !bp_api_choose(request, reply, e.app, &e.choice))
         return;
     if (bp_predictors_get(e.app->predictors, &e.choice, &e.predictor, &err)) {

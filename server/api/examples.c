@@ -4,7 +4,7 @@
  * `limit` entries, so memory does not grow with the rows. Each comes with its index in the dataset, the row as the
  * table holds it, what is true, what the network says, and the loss, in the target's own unit.
  *
- * Threads: on a data thread.
+ * Threads: on a data thread; given up when the server stops.
  */
 #include "api/api.h"
 #include "api/choice.h"
@@ -26,6 +26,7 @@ struct example {
 
 struct examples {
     struct bp_app *app;
+    const struct bp_request *request;
     struct bp_choice choice;
     struct bp_predictor *predictor;
     struct bp_table *table;
@@ -155,7 +156,7 @@ static void sort_heap(struct examples *e)
 
 /* --- the pass ------------------------------------------------------------------------------------------------------- */
 
-static void visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
+static bool visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
 {
     struct examples *e = ctx;
     const struct bp_graph *graph = e->predictor->network.plan.graph;
@@ -168,6 +169,7 @@ static void visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
         }
         offer(e, x);
     }
+    return !bp_request_cancelled(e->request);
 }
 
 /* Index of the row before one in its window. */
@@ -215,7 +217,8 @@ static bp_status run(struct examples *e, struct bp_error *err)
                     e->split.count[e->part], accs, visit, e);
         bp_predictor_bench_put(e->app->predictors, e->predictor, exec);
         sort_heap(e);
-        status = predict_kept(e, err);
+        status = bp_request_cancelled(e->request) ? bp_fail(err, BP_STOPPED, "the search was stopped")
+                                                  : predict_kept(e, err);
     }
     free(accs);
     return status;
@@ -283,7 +286,7 @@ static void reply_examples(struct bp_reply *reply, const struct examples *e)
 
 void bp_api_examples(struct bp_request *request, struct bp_reply *reply, void *arg)
 {
-    struct examples e = {.app = arg};
+    struct examples e = {.app = arg, .request = request};
     struct bp_error err;
     if (!parse_query(request, reply, &e) || !bp_api_choose(request, reply, e.app, &e.choice))
         return;

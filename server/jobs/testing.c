@@ -20,12 +20,13 @@ struct testing {
     struct bp_scores **scores;
 };
 
-static void add_batch(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
+static bool add_batch(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
 {
     const struct testing *t = ctx;
     (void)rows;
     for (int h = 0; h < t->graph->nheads; h++)
         bp_scores_add(t->scores[h], exec, h, n);
+    return true;
 }
 
 static bp_status make_scores(struct bp_job_run *run, struct testing *t, struct bp_error *err)

@@ -47,7 +47,7 @@ struct sums {
     double values[400];
 };
 
-static void visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
+static bool visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
 {
     struct sums *s = ctx;
     const float *x = bp_exec_output(exec, 0), *y = bp_exec_output(exec, 1);
@@ -75,6 +75,15 @@ static void visit(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
             s->outputs += 1.0;
         }
     }
+    return true;
+}
+
+static bool stop(void *ctx, struct bp_exec *exec, const uint32_t *rows, int n)
+{
+    (void)exec;
+    (void)rows;
+    (void)n;
+    return --*(int *)ctx > 0;
 }
 
 static bool close_to(double a, double b)
@@ -114,6 +123,10 @@ static void test_definitions(void **state)
     assert_int_equal(bp_exec_new(model, &options, &exec, &err), BP_OK);
     bp_evaluate(exec, 64, NULL, graph, &data.source, data.split.rows[0], data.split.count[0], other, NULL, NULL);
     assert_memory_equal(accs, other, sizeof accs);
+
+    int batches = 2;
+    bp_evaluate(exec, 10, NULL, graph, &data.source, data.split.rows[0], data.split.count[0], other, stop, &batches);
+    assert_true(batches == 0 && other[0].rows == 0 && isnan(bp_accumulator_value(&other[1], BP_METRIC_LOSS)));
     bp_exec_free(exec);
     bp_model_free(model);
 }
