@@ -11,6 +11,7 @@
  */
 #include "api/api.h"
 #include "api/worked.h"
+#include "config.h"
 #include "export/weights.h"
 #include "graph/exec.h"
 #include "json_text.h"
@@ -22,6 +23,8 @@
 #include <string.h>
 
 /* --- /v1/gradients -------------------------------------------------------------------------------------------------------- */
+
+#define FLOPS_MAX 5e11 /* of the pass: some seconds of one thread */
 
 struct gradients {
     struct bp_model *model;
@@ -51,10 +54,28 @@ static void load(const struct bp_worked *w, struct bp_exec *exec)
     }
 }
 
+/* Whether the pass, which nothing can stop, ends soon and finds room: a job's batch may be much smaller than these rows. */
+static bp_status within_limits(const struct bp_worked *w, const struct bp_exec_options *options, struct bp_error *err)
+{
+    double flops = (double)bp_graph_flops(w->graph, true) * w->rows;
+    int64_t memory = w->app->config->memory;
+    size_t bytes;
+    bp_status status = bp_exec_estimate(w->graph, options, &bytes);
+    if (flops > FLOPS_MAX)
+        return bp_fail(err, BP_LIMIT, "%d rows take %.3g operations, one call at most %g: use fewer rows", w->rows,
+                       flops, FLOPS_MAX);
+    if (status || bytes > (size_t)memory)
+        return bp_fail(err, BP_LIMIT, "%d rows take more than the %lld bytes of --memory: use fewer rows", w->rows,
+                       (long long)memory);
+    return BP_OK;
+}
+
 static bp_status differentiate(const struct bp_worked *w, struct gradients *g, struct bp_error *err)
 {
     struct bp_exec_options options = {.capacity = w->rows, .training = true, .threads = 1};
-    bp_status status = bp_model_new(w->graph, true, 0, &g->model, err);
+    bp_status status = within_limits(w, &options, err);
+    if (!status)
+        status = bp_model_new(w->graph, true, 0, &g->model, err);
     if (!status)
         status = bp_exec_new(g->model, &options, &g->exec, err);
     if (status)

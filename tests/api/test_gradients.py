@@ -107,6 +107,19 @@ def test_of_a_spec_and_of_a_job(daemon):
     assert bodies[0] == bodies[1]
 
 
+def test_rows_of_a_pass_are_bounded(daemon, make_daemon, problem):
+    """By its operations, since nothing stops it, and by the memory of a job, whatever batch the spec itself trains with."""
+    wide = {"type": "conv2d", "filters": 512, "kernel_size": 3, "padding": "same"}
+    spec = {"layers": [wide, wide, {"type": "flatten"}, 1], "loss": "mse", "batch_size": 1,
+            "inputs": 300 * [[[16 * [0.5]] * 16]], "targets": 300 * [[1]]}
+    assert daemon.post("/v1/gradients", json=spec) == problem(422, "limit_exceeded", "fewer rows")
+    small = make_daemon("--memory", "16M")
+    spec = {"layers": [2000, 1], "loss": "mse", "batch_size": 8, "inputs": 4000 * [[1]], "targets": 4000 * [[1]]}
+    assert small.post("/v1/gradients", json=spec) == problem(422, "limit_exceeded", "fewer rows")
+    spec["inputs"], spec["targets"] = 400 * [[1]], 400 * [[1]]
+    assert small.post("/v1/gradients", json=spec).status_code == 200
+
+
 def test_frozen_layers_have_no_gradient(daemon):
     _, ours = gradients(daemon, {"layers": [{"type": "dense", "units": 3, "trainable": False},
                                             {"type": "dense", "units": 1}], "loss": "mse",
