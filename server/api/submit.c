@@ -85,6 +85,18 @@ static json_t *form_spec(struct bp_request *request, struct bp_reply *reply, str
 {
     const struct bp_upload *spec_part = bp_request_field(request, "spec");
     const struct bp_upload *data = bp_request_field(request, "data");
+    for (int i = 0; i < bp_request_uploads(request); i++) {
+        const struct bp_upload *part = bp_request_upload(request, i);
+        if (part == spec_part || part == data)
+            continue;
+        bp_problem(
+            reply, 422, "unknown_part",
+            "the form's part '%.60s' is unknown: a job comes with spec and data; a dataset of several files goes "
+            "to POST /v1/datasets before it",
+            part->field);
+        bp_problem_member(reply, "allowed", json_pack("[ss]", "spec", "data"));
+        return NULL;
+    }
     if (!spec_part || !data || !data->path) {
         bp_problem(reply, 422, "missing_part", "a form needs -F spec=@job.json (or -F 'spec={…}') and -F data=@FILE");
         return NULL;
@@ -98,9 +110,9 @@ static json_t *form_spec(struct bp_request *request, struct bp_reply *reply, str
     if (!spec)
         goto out;
     json_t *dataset = json_object_get(spec, "dataset");
-    const char *name =
-        json_is_object(dataset) ? json_string_value(json_object_get(dataset, "name")) : json_string_value(dataset);
-    if (!name) {
+    json_t *place = json_is_object(dataset) ? json_object_get(dataset, "name") : dataset;
+    const char *name = json_string_value(place);
+    if (!place || json_is_null(place)) {
         name = "upload";
         if (json_is_object(dataset))
             json_object_set_new(dataset, "name", json_string(name));
@@ -109,7 +121,7 @@ static json_t *form_spec(struct bp_request *request, struct bp_reply *reply, str
     }
     struct bp_import_part part = {
         .role = "data", .path = data->path, .filename = data->filename, .bytes = data->bytes};
-    if (bp_api_name_ok(name, "/dataset", reply) &&
+    if (bp_api_name_ok(name ? name : "", "/dataset", reply) &&
         bp_api_import(s->app, request, reply, name, &part, 1, &s->import)) {
         hash_body(text, strlen(text), s->import.sha256, s->body);
     } else {

@@ -251,6 +251,12 @@ FORMS = {
                         "empty_dataset"),
     "data ragged": ({"spec": (None, json.dumps({**GOOD, "dataset": "new"})), "data": ("f.csv", "a,b\n1,2\n3\n")}, 400,
                     "ragged_row"),
+    "dataset of a wrong type": ({"spec": (None, json.dumps({**GOOD, "dataset": 7})), "data": ("f.csv", flowers())}, 422,
+                                "invalid_name"),
+    "name of a wrong type": ({"spec": (None, json.dumps({**GOOD, "dataset": {"name": ["new"]}})),
+                              "data": ("f.csv", flowers())}, 422, "invalid_name"),
+    "part that is unknown": ({"spec": (None, json.dumps({**GOOD, "dataset": "new"})), "data": ("f.csv", flowers()),
+                              "test": ("t.csv", flowers())}, 422, "unknown_part"),
     "bad spec with good data": ({"spec": (None, json.dumps({**GOOD, "dataset": "new", "epochs": 0})),
                                  "data": ("f.csv", flowers())}, 422, "invalid_spec"),
 }
