@@ -54,8 +54,8 @@ static bp_status choose(struct bp_db *db, void *arg, struct bp_error *err)
         return status;
     if (stored == c->which)
         return bp_fail_at(err, BP_NOT_FOUND, "checkpoint", "this job has no checkpoint %.40s (any more)", stored);
-    return bp_fail_at(err, BP_CONFLICT, "no_checkpoint", "this job is %s and has no checkpoint yet",
-                      bp_job_status_name(choice->row.status));
+    return bp_fail_at(err, BP_CONFLICT, "no_checkpoint", "this job is %s and has no checkpoint%s",
+                      bp_job_status_name(choice->row.status), bp_job_status_final(choice->row.status) ? "" : " yet");
 }
 
 /* Whether the checkpoint is still there, now that it is pinned. */

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import requests
 
 from conftest import EXECUTABLE
 from data import flowers
@@ -85,6 +86,34 @@ def test_weights_before_the_first_checkpoint(make_daemon, path):
     refused(d, d.get(f"/v1/jobs/{second}/{path}"), 409, "no_checkpoint")
     refused(d, d.post(f"/v1/jobs/{second}/predict", json=[[1, 2, 3, 4]]), 409, "no_checkpoint")
     d.post(f"/v1/jobs/{first}/cancel")
+
+
+def test_weights_of_a_job_that_never_began(make_daemon):
+    d = make_daemon("--threads", "1", "--workers", "1")
+    d.upload("flowers", flowers())
+    first, second = d.submit(LONG)["id"], d.submit(SHORT)["id"]
+    d.post(f"/v1/jobs/{second}/cancel")
+    problem = refused(d, d.get(f"/v1/jobs/{second}/weights"), 409, "no_checkpoint")
+    assert problem["detail"] == "this job is cancelled and has no checkpoint"  # and nothing to wait for
+    d.post(f"/v1/jobs/{first}/cancel")
+
+
+def test_a_long_evaluation_does_not_keep_the_daemon_from_stopping(make_daemon):
+    """It would take half a minute and more; what is in flight has five seconds."""
+    d = make_daemon()
+    d.upload("flowers", flowers())
+    d.upload("many", "x,y\n" + 500_000 * "0.5,1.5\n1.5,0.5\n")
+    d.upload("few", "x,y\n" + 20 * "0.5,1.5\n1.5,0.5\n")
+    job = d.train({"dataset": "few", "target": "y", "layers": [3000, 3000], "epochs": 1})["id"]
+    replies = []
+    asking = threading.Thread(target=lambda: replies.append(
+        requests.post(f"{d.url}/v1/jobs/{job}/evaluate", json={"dataset": "many"}, timeout=600)))
+    asking.start()
+    time.sleep(1)
+    assert d.stop() == 0
+    asking.join()
+    refused_later = replies[0].json()
+    assert (replies[0].status_code, refused_later["code"]) == (503, "shutting_down"), refused_later
 
 
 def test_weights_of_a_checkpoint_that_is_not_there(there, ended):
