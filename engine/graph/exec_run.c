@@ -102,21 +102,36 @@ static uint64_t *update_ticks(const struct pass *pass, const struct bp_instr *in
     return pass->exec->ticks + node * BP_PARTS + BP_PART_UPDATE;
 }
 
+/* Where a call finds what it reads and writes, from row row0 on. */
+static void bind(const struct pass *pass, const struct bp_instr *instr, int row0, bp_real *scratch,
+                 struct bp_call *call)
+{
+    const struct bp_plan *plan = pass->exec->plan;
+    const struct bp_node *node = call->node;
+    call->y = at(pass, plan->value[instr->node], row0, scratch);
+    call->dy = at(pass, plan->gradient[instr->node], row0, scratch);
+    call->workspace = at(pass, plan->workspace[instr->node], row0, scratch);
+    call->scratch = scratch + plan->local;
+    for (int k = 0; k < node->ninputs; k++) {
+        call->x[k] = at(pass, plan->value[node->input[k]], row0, scratch);
+        call->dx[k] = instr->want & 1u << k ? at(pass, plan->gradient[node->input[k]], row0, scratch) : NULL;
+    }
+    call->epilogue = epilogue_of(pass, instr, row0, scratch);
+}
+
 static void run_instr(const struct pass *pass, const struct bp_instr *instr, const struct part *part, int thread)
 {
     struct bp_exec *exec = pass->exec;
-    const struct bp_plan *plan = exec->plan;
-    const struct bp_node *node = &plan->graph->nodes[instr->node];
+    const struct bp_node *node = &exec->plan->graph->nodes[instr->node];
     const struct bp_op *op = bp_op_table[node->kind];
     bp_real *scratch = exec->scratch + (size_t)thread * exec->scratch_thread;
-    int row0 = part->row0;
 
     if (instr->kind == BP_INSTR_LOSS) {
         run_loss(pass, instr, part->row0, part->rows, scratch);
         return;
     }
-    struct bp_call call;
-    call.graph = plan->graph;
+    struct bp_call call; /* its arrays are longer than most nodes need: all else is set */
+    call.graph = exec->plan->graph;
     call.node = node;
     call.kernels = pass->kernels;
     call.params = exec->model->params;
@@ -128,7 +143,7 @@ static void run_instr(const struct pass *pass, const struct bp_instr *instr, con
     call.forward_panels = exec->forward_panels;
     call.backward_panels = exec->backward_panels;
     call.index = instr->node;
-    call.row0 = row0;
+    call.row0 = part->row0;
     call.rows = part->rows;
     call.task = part->task;
     call.column = part->column;
@@ -138,15 +153,7 @@ static void run_instr(const struct pass *pass, const struct bp_instr *instr, con
     call.seed = pass->seed;
     call.step = pass->step;
     call.add = instr->add;
-    call.epilogue = epilogue_of(pass, instr, row0, scratch);
-    call.y = at(pass, plan->value[instr->node], row0, scratch);
-    call.dy = at(pass, plan->gradient[instr->node], row0, scratch);
-    call.workspace = at(pass, plan->workspace[instr->node], row0, scratch);
-    call.scratch = scratch + plan->local;
-    for (int k = 0; k < node->ninputs; k++) {
-        call.x[k] = at(pass, plan->value[node->input[k]], row0, scratch);
-        call.dx[k] = instr->want & 1u << k ? at(pass, plan->gradient[node->input[k]], row0, scratch) : NULL;
-    }
+    bind(pass, instr, part->row0, scratch, &call);
     if (instr->kind == BP_INSTR_FORWARD)
         op->forward(&call);
     else if (instr->kind == BP_INSTR_BACKWARD)
@@ -171,6 +178,11 @@ static void run_timed(const struct pass *pass, const struct bp_instr *instr, con
 }
 
 /* --- stages ------------------------------------------------------------------------------------------------------ */
+
+static int blocks_of(const struct pass *pass)
+{
+    return (pass->rows - 1) / pass->exec->plan->block + 1;
+}
 
 /* A block of rows. */
 static struct part block_of(const struct pass *pass, int task)
@@ -312,33 +324,43 @@ static double total_loss(struct bp_exec *exec, int rows)
     return total;
 }
 
+/* One stage, of which the instructions before number `end`. */
+static void run_stage(struct pass *pass, struct bp_team *team, const struct bp_stage *stage, int end)
+{
+    struct bp_exec *exec = pass->exec;
+    pass->stage = stage;
+    pass->end = stage->end < end ? stage->end : end;
+    if (exec->update.admit != NULL && exec->plan->instrs[stage->first].kind == BP_INSTR_PARAMETERS &&
+        bp_exec_is_admitted(exec, team, pass->rows, total_loss(exec, pass->rows)))
+        pass->update = &exec->update;
+    if (stage->kind == BP_STAGE_ROWS)
+        bp_team_for(team, blocks_of(pass), rows_task, pass);
+    else
+        bp_team_for(team, pass->parts, stage->kind == BP_STAGE_GRID ? grid_part : columns_part, pass);
+    pass->loads = false;
+}
+
 /* Runs the instructions before number `end`. */
 static void run_stages(struct pass *pass, struct bp_team *team, int end)
 {
     const struct bp_plan *plan = pass->exec->plan;
-    int blocks = (pass->rows - 1) / plan->block + 1;
     pass->parts = bp_team_active(team);
     pass->loads = pass->exec->load != NULL && plan->stages[0].kind == BP_STAGE_ROWS;
     if (pass->exec->load != NULL && !pass->loads)
-        bp_team_for(team, blocks, load_task, pass);
-    bool by_chunks = goes_by_chunks(pass, end);
-    if (by_chunks)
+        bp_team_for(team, blocks_of(pass), load_task, pass);
+    if (goes_by_chunks(pass, end)) {
         run_chunks(pass, team);
-    for (int s = 0; !by_chunks && s < plan->nstages && plan->stages[s].first < end; s++) {
-        const struct bp_stage *stage = &plan->stages[s];
-        pass->stage = stage;
-        pass->end = stage->end < end ? stage->end : end;
-        if (pass->exec->update.admit != NULL && plan->instrs[stage->first].kind == BP_INSTR_PARAMETERS &&
-            bp_exec_is_admitted(pass->exec, team, pass->rows, total_loss(pass->exec, pass->rows)))
-            pass->update = &pass->exec->update;
-        if (stage->kind == BP_STAGE_ROWS)
-            bp_team_for(team, blocks, rows_task, pass);
-        else
-            bp_team_for(team, pass->parts, stage->kind == BP_STAGE_GRID ? grid_part : columns_part, pass);
-        pass->loads = false;
+        return;
     }
-    pass->exec->load = NULL;
-    pass->exec->update.admit = NULL;
+    for (int s = 0; s < plan->nstages && plan->stages[s].first < end; s++)
+        run_stage(pass, team, &plan->stages[s], end);
+}
+
+/* What was said of one pass holds for no other. */
+static void end_pass(struct bp_exec *exec)
+{
+    exec->load = NULL;
+    exec->update.admit = NULL;
 }
 
 static struct bp_team *team_for_work(struct bp_team *team, int64_t flops_row, int rows)
@@ -354,6 +376,7 @@ void bp_exec_forward(struct bp_exec *exec, struct bp_team *team, int rows)
     assert(rows <= exec->plan->options.capacity && bp_team_active(team) <= exec->plan->options.threads);
     if (rows > 0)
         run_stages(&pass, team_for_work(team, exec->flops_forward, rows), exec->plan->nforward);
+    end_pass(exec);
 }
 
 /* The sum of the rows' weights, in double, ascending. */
@@ -398,7 +421,7 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
 
     assert(rows <= plan->options.capacity && bp_team_active(team) <= plan->options.threads);
     if (rows < 1) {
-        exec->update.admit = NULL;
+        end_pass(exec);
         return 0;
     }
     for (int h = 0; h < graph->nheads; h++) {
@@ -411,6 +434,6 @@ double bp_exec_pass(struct bp_exec *exec, struct bp_team *team, int rows, bool b
     }
     team = team_for_work(team, gradients ? exec->flops_training : exec->flops_forward, rows);
     run_stages(&pass, team, gradients ? plan->ninstrs : plan->nforward + graph->nheads);
-
+    end_pass(exec);
     return total_loss(exec, rows);
 }

@@ -525,6 +525,37 @@ static void activations_in_products(void **state)
         }
 }
 
+static void no_load(void *arg, int row0, int rows)
+{
+    (void)row0, (void)rows;
+    ++*(int *)arg;
+}
+
+/* What was said of the next pass does not wait for the one after it. */
+static void a_pass_of_no_rows(void **state)
+{
+    struct bp_graph *graph = net_new(1, 4, 0, 0);
+    (void)state;
+    net_head(graph, net_dense(graph, 0, 3), BP_LOSS_MSE, 1);
+    struct bp_model *model = model_of(graph);
+    struct bp_exec *exec = exec_of(model, (struct bp_exec_options){.capacity = 8, .training = true});
+    int loads = 0;
+    fill(exec, graph, 0, 8);
+    bp_exec_feed(exec, no_load, &loads);
+    assert_true(bp_exec_pass(exec, NULL, 0, true, 5, 3) == 0);
+    bp_exec_pass(exec, NULL, 8, true, 5, 3);
+    bp_exec_feed(exec, no_load, &loads);
+    bp_exec_forward(exec, NULL, 0);
+    bp_exec_forward(exec, NULL, 8);
+    assert_int_equal(loads, 0);
+    bp_exec_feed(exec, no_load, &loads);
+    bp_exec_forward(exec, NULL, 8);
+    assert_true(loads > 0);
+    bp_exec_free(exec);
+    bp_model_free(model);
+    bp_graph_free(graph);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -541,6 +572,7 @@ int main(void)
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(the_program_in_words),
         cmocka_unit_test(activations_in_products),
+        cmocka_unit_test(a_pass_of_no_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
