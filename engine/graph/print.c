@@ -29,16 +29,18 @@ static const char *op_of(const struct bp_node *node)
     return node->kind == BP_OP_ACTIVATION ? bp_activation_name(node->u.activation.kind) : bp_node_type(node);
 }
 
-/* The value or error signal that an epilogue makes of the one before. */
+/* On a line of its own, without a number: the value or the error signal that is made in the same instruction. */
 static void print_epilogue(FILE *out, const struct bp_plan *plan, const struct bp_instr *instr)
 {
-    if (instr->epilogue < 0)
-        return;
     const struct bp_node *node = &plan->graph->nodes[instr->epilogue];
+    const char *op = op_of(node), *from = name_of(plan, node->input[0]);
     bool forward = instr->kind == BP_INSTR_FORWARD;
-    const char *d = forward ? "" : "d ", *from = name_of(plan, forward ? node->input[0] : instr->epilogue);
-    fprintf(out, ", %s%s = %s%s(%s%s)", d, name_of(plan, forward ? instr->epilogue : node->input[0]), op_of(node),
-            forward ? "" : "'", d, from);
+    if (forward)
+        fprintf(out, "        %s = %s(%s)  -> ", node->name, op, from);
+    else
+        fprintf(out, "        d %s = %s'(d %s)  -> ", from, op, node->name);
+    print_place(out, plan, forward ? plan->value[instr->epilogue] : plan->gradient[node->input[0]]);
+    fputc('\n', out);
 }
 
 static void print_instr(FILE *out, const struct bp_plan *plan, int i)
@@ -51,10 +53,8 @@ static void print_instr(FILE *out, const struct bp_plan *plan, int i)
     case BP_INSTR_FORWARD:
         fprintf(out, "%s = %s(", node->name, op);
         print_inputs(out, plan, node);
-        fprintf(out, ")");
-        print_epilogue(out, plan, instr);
-        fprintf(out, "  -> ");
-        print_place(out, plan, plan->value[instr->epilogue >= 0 ? instr->epilogue : instr->node]);
+        fprintf(out, ")  -> ");
+        print_place(out, plan, plan->value[instr->node]);
         break;
     case BP_INSTR_LOSS:
         fprintf(out, "loss %d = %s(%s, target) * %g", instr->head, bp_loss_name(plan->graph->heads[instr->head].loss),
@@ -68,10 +68,8 @@ static void print_instr(FILE *out, const struct bp_plan *plan, int i)
         for (int k = 0, n = 0; k < node->ninputs; k++) {
             if (!(instr->want & 1u << k))
                 continue;
-            fprintf(out, "%sd %s %s %s'(d %s)", n++ > 0 ? ";  " : "", name_of(plan, node->input[k]),
+            fprintf(out, "%sd %s %s %s'(d %s)  -> ", n++ > 0 ? ";  " : "", name_of(plan, node->input[k]),
                     instr->add & 1u << k ? "+=" : "=", op, node->name);
-            print_epilogue(out, plan, instr);
-            fprintf(out, "  -> ");
             print_place(out, plan, plan->gradient[node->input[k]]);
         }
         if (instr->want == 0)
@@ -87,6 +85,8 @@ static void print_instr(FILE *out, const struct bp_plan *plan, int i)
         break;
     }
     fputc('\n', out);
+    if (instr->epilogue >= 0)
+        print_epilogue(out, plan, instr);
 }
 
 static void print_layers(FILE *out, const struct bp_plan *plan)

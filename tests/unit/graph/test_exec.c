@@ -455,9 +455,9 @@ static void the_program_in_words(void **state)
     char *text = bp_exec_print(exec);
     static const char *const words[] = {
         "n1 (dense) [8]: n1.weight [8, 4], n1.bias [8]",
-        "n1 = dense(input), n2 = relu(n1)  -> ", /* one instruction, and so are their error signals */
+        "     0  n1 = dense(input)  -> arena+0\n        n2 = relu(n1)  -> arena+0\n     1  ", /* one instruction, ... */
         "loss 0 = cross_entropy(n3, target)",
-        "d n2 = dense'(d n3), d n1 = relu'(d n2)  -> ",
+        "     3  d n2 = dense'(d n3)  -> arena+256\n        d n1 = relu'(d n2)  -> arena+256\n", /* ... and one */
         "d n1.weight, d n1.bias = sum over rows(d n1, input)",
         "     0  instructions 0 to 3, row by row in blocks of 32", /* forward, loss and backward in one stage */
         "     1  instructions 4 to 5, a grid of 2 tasks",

@@ -65,11 +65,29 @@ static void the_picture(void **state)
     bp_graph_free(graph);
 }
 
+/* An error signal that is made in the instruction of another one has its edge all the same. */
+static void the_picture_of_a_chain(void **state)
+{
+    (void)state;
+    struct bp_graph *graph = net_new(1, 3, 0, 0);
+    char *text = NULL;
+    int n = net_act(graph, net_dense(graph, 0, 4), BP_TANH, 0);
+    net_head(graph, net_act(graph, net_dense(graph, n, 2), BP_SIGMOID, 0), BP_LOSS_MSE, 1);
+    assert_int_equal(bp_program_dot(graph, 8, &text, NULL), BP_OK);
+    assert_int_equal(count(text, "\"n2\" -> \"n1\" [style=dashed"), 1);
+    assert_int_equal(count(text, "\"n3\" -> \"n2\" [style=dashed"), 1);
+    assert_int_equal(count(text, "\"n4\" -> \"n3\" [style=dashed"), 1);
+    assert_int_equal(count(text, "\"loss 0\" -> \"n4\" [style=dashed"), 1);
+    free(text);
+    bp_graph_free(graph);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_is_the_executions),
         cmocka_unit_test(the_picture),
+        cmocka_unit_test(the_picture_of_a_chain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
