@@ -183,6 +183,7 @@ static struct bp_graph *wide_graph(void)
     norm.u.norm.affine = true;
     int n = net_add(graph, norm, net_dense(graph, 0, 301));
     n = net_dropout(graph, net_act(graph, n, BP_GELU, 0), 0.2);
+    n = net_act(graph, net_dense(graph, n, 290), BP_ELU, 0.3); /* its slope reads x and y */
     n = net_act(graph, net_dense(graph, n, 333), BP_RELU, 0);
     n = net_act(graph, net_dense(graph, n, 97), BP_SOFTMAX, 0); /* not by columns */
     net_head(graph, net_dense(graph, n, 3), BP_LOSS_MSE, 1);
