@@ -1,6 +1,6 @@
 /* submit.c: POST /v1/jobs: from a spec to a queued job, or to everything that is wrong with it.
  *
- * The job, its first event and its idempotency key are committed in one transaction before the reply is sent.
+ * The job and its idempotency key are committed in one transaction before the reply is sent.
  */
 #include "api/common.h"
 #include "config.h"
@@ -58,8 +58,6 @@ static bp_status submit_work(struct bp_db *db, void *arg, struct bp_error *err)
         status = bp_db_job_insert(db, &s->row, err);
     if (!status && s->start.copies)
         status = bp_db_start_add(db, s->row.id, s->start.choice.checkpoint.id, s->start.copies, err);
-    if (!status)
-        status = bp_db_event_add(db, s->row.id, "queued", "{}", NULL, err);
     if (!status && s->key)
         status = bp_db_key_put(db, s->key, s->body, s->row.id, err);
     return status;

@@ -212,7 +212,7 @@ struct bp_event_row {
     const char *type; /* "queued", "started", "epoch", … */
     const char *data; /* JSON object */
 };
-/* Appends; *ret_seq may be NULL. */
+/* Appends; *ret_seq may be NULL. The first event of a job, "queued" at its created_at, is there as soon as the job is. */
 bp_status bp_db_event_add(struct bp_db *db, const char *job, const char *type, const char *data, int64_t *ret_seq,
                           struct bp_error *err);
 typedef bp_status bp_event_visit(void *arg, const struct bp_event_row *row);

@@ -203,8 +203,11 @@ bp_status bp_db_migrate(struct bp_db *db, struct bp_error *err)
     if (status == BP_OK && version > bp_schema_version())
         status = bp_fail(err, BP_MISMATCH, "the database was written by a newer backpropd (schema %lld)",
                          (long long)version);
+    /* A table that others refer to is made anew beside the old one and takes its name: dropping that must not touch them. */
+    if (status == BP_OK)
+        status = bp_db_exec(db, "PRAGMA foreign_keys=OFF", "starting a migration", err);
     for (const struct bp_embedded *m = bp_migrations; status == BP_OK && m->name; m++)
         if (atoi(m->name) > version)
             status = migrate_one(db, m, err);
-    return status;
+    return status == BP_OK ? bp_db_exec(db, "PRAGMA foreign_keys=ON", "ending a migration", err) : status;
 }

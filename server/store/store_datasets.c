@@ -26,16 +26,18 @@ static const char sql_version_get[] =
 static const char sql_list[] =
     "SELECT d.name, " VERSION_COLUMNS " FROM dataset d CROSS JOIN dataset_version v ON v.hash = d.version"
     " WHERE d.name > ?1 ORDER BY d.name LIMIT ?2";
-static const char sql_user[] =
-    "SELECT j.id FROM dataset d JOIN job j ON j.dataset_version = d.version WHERE d.name = ?1"
-    " AND j.deleted = 0 AND j.status NOT IN ('succeeded', 'failed', 'cancelled') ORDER BY j.seq LIMIT 1";
+/* There is no index of jobs by version, which every submission would have to write: these read all of one that has it. */
+#define JOBS_OF " FROM job INDEXED BY job_by_status WHERE deleted = 0 AND dataset_version = "
+static const char sql_user[] = "SELECT id" JOBS_OF "(SELECT version FROM dataset WHERE name = ?1)"
+                               " AND status IN ('queued', 'running', 'pausing', 'paused', 'cancelling')"
+                               " ORDER BY seq LIMIT 1";
 static const char sql_delete[] = "DELETE FROM dataset WHERE name = ?1";
 /* The uploaded bytes of a version are reported only where no other version has them too. */
 static const char sql_unneeded[] =
     "SELECT v.hash, CASE WHEN EXISTS (SELECT 1 FROM dataset_version o WHERE o.sha256 = v.sha256 AND o.hash <> v.hash)"
     " THEN '' ELSE v.sha256 END FROM dataset_version v"
     " WHERE NOT EXISTS (SELECT 1 FROM dataset d WHERE d.version = v.hash)"
-    " AND NOT EXISTS (SELECT 1 FROM job j WHERE j.dataset_version = v.hash) LIMIT 1";
+    " AND NOT EXISTS (SELECT 1" JOBS_OF "v.hash) LIMIT 1";
 static const char sql_known[] = "SELECT EXISTS (SELECT 1 FROM dataset_version WHERE hash = ?1)"
                                 " OR EXISTS (SELECT 1 FROM dataset_version WHERE sha256 = ?1)";
 static const char sql_version_delete[] = "DELETE FROM dataset_version WHERE hash = ?1";

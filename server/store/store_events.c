@@ -1,11 +1,17 @@
-/* store_events.c: statements of the event family: the log of what happened to a job, numbered from 1. */
+/* store_events.c: statements of the event family: the log of what happened to a job, numbered from 1.
+ *
+ * The first event, that the job was queued, is not stored but read from the job itself: every submission would have a page
+ * more to write and to sync. Databases of before have it stored, and there it is not told twice.
+ */
 #include "store/store_internal.h"
 
 static const char sql_add[] = "INSERT INTO event (job, seq, at, type, data) VALUES"
-                              " (?1, (SELECT coalesce(max(seq), 0) + 1 FROM event WHERE job = ?1), ?2, ?3, ?4)"
+                              " (?1, (SELECT coalesce(max(seq), 1) + 1 FROM event WHERE job = ?1), ?2, ?3, ?4)"
                               " RETURNING seq";
-static const char sql_list[] = "SELECT seq, at, type, data FROM event WHERE job = ?1 AND seq > ?2"
-                               " ORDER BY seq LIMIT ?3";
+static const char sql_list[] = "SELECT 1, created_at, 'queued', '{}' FROM job WHERE seq = ?1 AND ?2 < 1"
+                               " AND NOT EXISTS (SELECT 1 FROM event WHERE job = ?1 AND seq = 1)"
+                               " UNION ALL SELECT seq, at, type, data FROM event WHERE job = ?1 AND seq > ?2"
+                               " ORDER BY 1 LIMIT ?3";
 
 bp_status bp_db_event_add(struct bp_db *db, const char *job, const char *type, const char *data, int64_t *ret_seq,
                           struct bp_error *err)

@@ -59,6 +59,8 @@ struct bp_db {
     struct bp_db *next; /* reader: in the list of idle ones */
     bool knows_queued;  /* writer: the next is right; forgotten whenever something is undone */
     int64_t queued;     /* jobs that are queued */
+    int64_t last_job;   /* writer: the highest seq of a job so far, also of those undone; 0: not known yet */
+    bool new_names;     /* writer: the transaction changed what a dataset's name points at */
     struct bp_statement cache[BP_STATEMENTS];
     struct bp_series series[BP_SERIES]; /* writer; forgotten whenever something is undone */
 };

@@ -51,8 +51,9 @@ enum { STATUS = sizeof members / sizeof members[0], HAS_BEST, BEST_VALUE, SPLIT,
 _Static_assert(STATUS == 32, "number the parameters of sql_insert and sql_update anew");
 static const char sql_insert[] =
     "INSERT INTO job (" COLUMNS
-    ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,"
-    " ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)";
+    ", seq) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,"
+    " ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37)";
+static const char sql_last[] = "SELECT coalesce(max(seq), 0) FROM job";
 static const char sql_update[] =
     "UPDATE job SET name = ?10, stop_reason = ?11, model = ?12, warnings = ?13, tags = ?14, error = ?15,"
     " transform = ?16, progress = ?17, last_metrics = ?18, test_metrics = ?19, parent = ?20, started_at = ?21,"
@@ -236,18 +237,22 @@ static bp_status store_tags(struct bp_db *db, int64_t seq, const char *tags, boo
 bp_status bp_db_job_insert(struct bp_db *db, struct bp_job_row *row, struct bp_error *err)
 {
     sqlite3_stmt *stmt;
-    bp_status status = bp_db_statement(db, sql_insert, &stmt, err);
+    /* No number is given twice while the store is open, so that nobody takes another job for one that he remembers. */
+    bp_status status = db->last_job ? BP_OK : bp_db_int(db, sql_last, &db->last_job, err);
+    if (status == BP_OK)
+        status = bp_db_statement(db, sql_insert, &stmt, err);
     if (status != BP_OK)
         return status;
     struct bp_job_row fresh = *row; /* borrows the texts */
     fresh.version = 1;
+    fresh.seq = ++db->last_job;
     bind_row(stmt, 0, &fresh);
+    sqlite3_bind_int64(stmt, SEQ + 1, fresh.seq);
     status = bp_db_finish(db, stmt, "storing a job", err);
     if (status == BP_CONFLICT && sqlite3_extended_errcode(db->handle) == SQLITE_CONSTRAINT_FOREIGNKEY)
         return bp_fail(err, BP_NOT_FOUND, "the dataset version %s is gone", row->table);
     if (status != BP_OK)
         return status;
-    fresh.seq = sqlite3_last_insert_rowid(db->handle);
     if (db->knows_queued && row->status == BP_JOB_QUEUED)
         db->queued++;
     status = store_tags(db, fresh.seq, row->tags, true, err);

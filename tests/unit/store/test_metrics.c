@@ -157,8 +157,8 @@ struct event_args {
 static bp_status event_fn(struct bp_db *db, void *arg, struct bp_error *err)
 {
     struct event_args *a = arg;
-    bp_status status = bp_db_event_add(db, a->job, "queued", "{\"a\":1}", NULL, err);
-    return status == BP_OK ? bp_db_event_add(db, a->job, "started", NULL, &a->last, err) : status;
+    bp_status status = bp_db_event_add(db, a->job, "started", "{\"a\":1}", NULL, err);
+    return status == BP_OK ? bp_db_event_add(db, a->job, "epoch", NULL, &a->last, err) : status;
 }
 
 static bp_status event_visit(void *arg, const struct bp_event_row *row)
@@ -184,12 +184,12 @@ static void events_are_numbered_within_a_job(void **state)
     assert_ok(f, bp_store_write(f->store, event_fn, &a, &f->err));
     assert_ok(f, bp_store_write(f->store, event_fn, &b, &f->err));
     assert_ok(f, bp_store_write(f->store, event_fn, &b, &f->err));
-    assert_int_equal(a.last, 2);
-    assert_int_equal(b.last, 4);
+    assert_int_equal(a.last, 3);
+    assert_int_equal(b.last, 5);
     assert_ok(f, bp_store_read(f->store, events_fn, &a, &f->err));
-    assert_string_equal(a.types, "1:queued{\"a\":1} 2:started{} ");
+    assert_string_equal(a.types, "1:queued{} 2:started{\"a\":1} 3:epoch{} ");
     assert_ok(f, bp_store_read(f->store, events_fn, &b, &f->err));
-    assert_string_equal(b.types, "2:started{} ");
+    assert_string_equal(b.types, "2:started{\"a\":1} ");
     a.job = "job_unknown";
     assert_int_equal(bp_store_write(f->store, event_fn, &a, &f->err), BP_NOT_FOUND);
 }

@@ -267,6 +267,12 @@ static bp_status see_id(void *arg, const struct bp_job_row *row)
     return BP_OK;
 }
 
+static bp_status see_event(void *arg, const struct bp_event_row *row)
+{
+    snprintf((char *)arg + strlen(arg), 30, "%d:%s ", (int)row->seq, row->type);
+    return BP_OK;
+}
+
 static bp_status see_layer(void *arg, const struct bp_layer_row *row)
 {
     *(struct bp_layer_row *)arg = *row;
@@ -312,6 +318,11 @@ static bp_status see_old(struct bp_db *db, void *arg, struct bp_error *err)
     assert_true(layer.gradient_norm == 0.25 && layer.delta_first != layer.delta_first);
     assert_int_equal(bp_db_checkpoint_ids(db, 1, &ids, err), BP_OK);
     assert_string_equal(ids.latest, "ckpt_1");
+    char stored[100] = "", implied[100] = "";
+    assert_int_equal(bp_db_event_list(db, "job_1", 0, 9, see_event, stored, err), BP_OK);
+    assert_string_equal(stored, "1:queued 2:ended ");
+    assert_int_equal(bp_db_event_list(db, "job_2", 0, 9, see_event, implied, err), BP_OK);
+    assert_string_equal(implied, "1:queued ");
     bp_job_row_done(&job);
     bp_dataset_row_done(&dataset);
     return BP_OK;
@@ -331,6 +342,7 @@ static void an_older_database_is_taken_further_with_all_that_is_in_it(void **sta
         assert_int_equal(number(f, "SELECT count(*) FROM event WHERE job = 1"), 2);
         assert_int_equal(number(f, "SELECT count(*) FROM chunk"), 1);
         assert_int_equal(number(f, "SELECT count(*) FROM start"), 1);
+        assert_int_equal(number(f, "SELECT count(*) FROM job_tag"), 1);
         assert_int_equal(number(f, "SELECT count(*) FROM pragma_foreign_key_check"), 0);
         assert_ok(f, bp_store_check(f->store, &f->err));
         struct bp_job_row row = new_job(BP_JOB_QUEUED);
