@@ -8,6 +8,7 @@
  *   store_statement.c   prepared statements, binding, error codes
  *   store_pins.c        checkpoints that must stay
  *   store_ballast.c     room for the last writes on a full disk
+ *   store_log.c         room for the write-ahead log
  *   store_id.c          ids and time
  *   store_FAMILY.c      one family of statements a file
  *
@@ -183,6 +184,8 @@ void bp_upload_end(struct bp_store *store, struct bp_upload *upload);
 /* Makes the ballast where it is missing. False: the disk is too full for a write of so many bytes. */
 bool bp_ballast_take(struct bp_store *store, size_t weight);
 void bp_ballast_drop(struct bp_store *store);
+/* Gives the log's file the length that it will have, if the disk has room for it. */
+void bp_log_make_room(struct bp_store *store);
 /* Before the database is opened: drops the ballast where the disk has no room for that. */
 void bp_ballast_open(struct bp_store *store);
 /* What to do about a start that found no room, to be appended to a message. */

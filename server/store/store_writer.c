@@ -227,6 +227,7 @@ static void tend_log(struct bp_store *store)
     sqlite3_busy_timeout(db->handle, TRUNCATE_BUSY_MS);
     checkpoint_log(store, SQLITE_CHECKPOINT_TRUNCATE);
     sqlite3_busy_timeout(db->handle, BP_BUSY_MS);
+    bp_log_make_room(store);
     store->truncate_at = now + TRUNCATE_EVERY;
 }
 
@@ -334,6 +335,7 @@ static void *writer_main(void *arg)
     struct bp_store *store = arg;
     struct bp_piece *first, *end;
     enum what what;
+    bp_log_make_room(store);
     while ((what = wait_for_work(store, &first)) != END) {
         if (what == SWEEP) {
             sweep(store);
