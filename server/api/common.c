@@ -145,6 +145,13 @@ bp_status bp_api_open_dataset(struct bp_app *app, const char *name, struct bp_ta
     struct bp_dataset_row row = {0}, version = {0};
     struct dataset_read find = {name, &row}, read = {row.table, &version};
     unsigned drops = 0;
+    uint64_t generation = bp_store_dataset_generation(app->store);
+    *ret = bp_table_cache_named(app->tables, name, generation, &row);
+    if (*ret) {
+        if (ret_row)
+            *ret_row = row;
+        return BP_OK;
+    }
     bp_status status = bp_store_read(app->store, find_dataset, &find, err);
     if (status)
         return status;
@@ -157,6 +164,8 @@ bp_status bp_api_open_dataset(struct bp_app *app, const char *name, struct bp_ta
             bp_table_cache_keep(app->tables, drops, *ret, strlen(version.description));
         bp_dataset_row_done(&version);
     }
+    if (!status)
+        bp_table_cache_name(app->tables, &row, generation);
     if (!status && ret_row)
         *ret_row = row;
     return status;

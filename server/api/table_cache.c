@@ -8,9 +8,15 @@
 #define PLACES 4              /* datasets that jobs are submitted on at a time */
 #define TEXT_MAX (256u << 10) /* of a description that is kept: parsed it takes about ten times as much memory */
 
+struct place {
+    struct bp_table *table;    /* or NULL */
+    struct bp_dataset_row row; /* of the dataset whose name led to it, without the description; no name: none */
+    uint64_t generation;       /* for which that holds */
+};
+
 struct bp_table_cache {
     pthread_mutex_t lock;
-    struct bp_table *tables[PLACES];
+    struct place places[PLACES];
     unsigned next;  /* the place that is given away next */
     unsigned drops; /* so far: a table that was opened before one may be of a file that is gone */
 };
@@ -30,17 +36,17 @@ void bp_table_cache_free(struct bp_table_cache *cache)
     if (!cache)
         return;
     for (int i = 0; i < PLACES; i++)
-        bp_table_close(cache->tables[i]);
+        bp_table_close(cache->places[i].table);
     pthread_mutex_destroy(&cache->lock);
     free(cache);
 }
 
 /* With the lock held. */
-static struct bp_table **place_of(struct bp_table_cache *cache, const char *hash)
+static struct place *place_of(struct bp_table_cache *cache, const char *hash)
 {
     for (int i = 0; i < PLACES; i++)
-        if (cache->tables[i] && !strcmp(cache->tables[i]->hash, hash))
-            return &cache->tables[i];
+        if (cache->places[i].table && !strcmp(cache->places[i].table->hash, hash))
+            return &cache->places[i];
     return NULL;
 }
 
@@ -49,7 +55,8 @@ struct bp_table *bp_table_cache_find(struct bp_table_cache *cache, const char *h
     if (!cache)
         return NULL;
     pthread_mutex_lock(&cache->lock);
-    struct bp_table **place = place_of(cache, hash), *table = place ? bp_table_share(*place) : NULL;
+    struct place *place = place_of(cache, hash);
+    struct bp_table *table = place ? bp_table_share(place->table) : NULL;
     *ret_drops = cache->drops;
     pthread_mutex_unlock(&cache->lock);
     return table;
@@ -62,12 +69,44 @@ void bp_table_cache_keep(struct bp_table_cache *cache, unsigned drops, struct bp
     struct bp_table *old = NULL;
     pthread_mutex_lock(&cache->lock);
     if (drops == cache->drops && !place_of(cache, table->hash)) {
-        struct bp_table **place = &cache->tables[cache->next++ % PLACES];
-        old = *place;
-        *place = bp_table_share(table);
+        struct place *place = &cache->places[cache->next++ % PLACES];
+        old = place->table;
+        *place = (struct place){.table = bp_table_share(table)};
     }
     pthread_mutex_unlock(&cache->lock);
     bp_table_close(old);
+}
+
+struct bp_table *bp_table_cache_named(struct bp_table_cache *cache, const char *name, uint64_t generation,
+                                      struct bp_dataset_row *ret)
+{
+    struct bp_table *table = NULL;
+    if (!cache)
+        return NULL;
+    pthread_mutex_lock(&cache->lock);
+    for (int i = 0; i < PLACES && !table; i++) {
+        const struct place *place = &cache->places[i];
+        if (!place->table || place->generation != generation || strcmp(place->row.name, name))
+            continue;
+        table = bp_table_share(place->table);
+        *ret = place->row;
+    }
+    pthread_mutex_unlock(&cache->lock);
+    return table;
+}
+
+void bp_table_cache_name(struct bp_table_cache *cache, const struct bp_dataset_row *row, uint64_t generation)
+{
+    if (!cache)
+        return;
+    pthread_mutex_lock(&cache->lock);
+    struct place *place = place_of(cache, row->table);
+    if (place) {
+        place->row = *row;
+        place->row.description = NULL;
+        place->generation = generation;
+    }
+    pthread_mutex_unlock(&cache->lock);
 }
 
 void bp_table_cache_drop(struct bp_table_cache *cache, const char *hash)
@@ -77,10 +116,10 @@ void bp_table_cache_drop(struct bp_table_cache *cache, const char *hash)
         return;
     pthread_mutex_lock(&cache->lock);
     cache->drops++;
-    struct bp_table **place = place_of(cache, hash);
+    struct place *place = place_of(cache, hash);
     if (place) {
-        old = *place;
-        *place = NULL;
+        old = place->table;
+        place->table = NULL;
     }
     pthread_mutex_unlock(&cache->lock);
     bp_table_close(old);

@@ -73,6 +73,9 @@ bool bp_store_failed(const struct bp_store *store); /* latched: reads go on, wri
  * as new as the number; while the number stays, nothing has changed that anybody was told. Any thread, no lock. */
 uint64_t bp_store_generation(const struct bp_store *store);
 
+/* The same of the transactions that changed which version a dataset's name points at. */
+uint64_t bp_store_dataset_generation(const struct bp_store *store);
+
 /* Looks through the whole file for damage, with a connection of its own, read-only: for a background thread after the
  * start (seconds for gigabytes). BP_CORRUPT with what was found. */
 bp_status bp_store_check(struct bp_store *store, struct bp_error *err);

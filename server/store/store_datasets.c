@@ -100,6 +100,7 @@ bp_status bp_db_dataset_put(struct bp_db *db, const struct bp_dataset_row *row, 
         status = bp_db_finish(db, stmt, "storing a dataset", err);
         if (status != BP_OK)
             return status;
+        db->new_names = true;
     }
     *ret_existed = existed;
     *ret_same = same;
@@ -179,6 +180,7 @@ bp_status bp_db_dataset_delete(struct bp_db *db, const char *name, struct bp_err
     if (status != BP_OK)
         return status;
     bp_bind_text(stmt, 1, name);
+    db->new_names = true;
     status = bp_db_finish(db, stmt, "deleting a dataset", err);
     if (status == BP_OK && sqlite3_changes(db->handle) == 0)
         status = bp_fail(err, BP_NOT_FOUND, "there is no dataset named %s", name);

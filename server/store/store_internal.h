@@ -155,6 +155,7 @@ struct bp_store {
     double swept_at;           /* the thread's: when it last did idle work */
     double truncate_at;        /* the thread's: not before this may the log be truncated again */
     uint64_t commits;          /* transactions of pieces so far; for tests and figures */
+    uint64_t dataset_commits;  /* those that changed what a dataset's name points at */
     struct bp_upload *uploads; /* under mutex */
 
     /* the readers */

@@ -149,8 +149,11 @@ static struct bp_piece *run_group(struct bp_store *store, struct bp_piece *first
         spoil(first, end, &err);
         if (err.code == BP_FULL)
             bp_ballast_drop(store);
-    } else
+    } else {
         __atomic_add_fetch(&store->commits, 1, __ATOMIC_ACQ_REL);
+        __atomic_add_fetch(&store->dataset_commits, db->new_names, __ATOMIC_ACQ_REL);
+    }
+    db->new_names = false;
     return end;
 }
 
@@ -162,6 +165,11 @@ uint64_t bp_store_commits(struct bp_store *store)
 uint64_t bp_store_generation(const struct bp_store *store)
 {
     return __atomic_load_n(&store->commits, __ATOMIC_ACQUIRE);
+}
+
+uint64_t bp_store_dataset_generation(const struct bp_store *store)
+{
+    return __atomic_load_n(&store->dataset_commits, __ATOMIC_ACQUIRE);
 }
 
 void bp_store_figures(struct bp_store *store, struct bp_store_figures *ret)
