@@ -279,7 +279,7 @@ static bool commit(struct submission *s, struct bp_reply *reply)
     struct bp_error err = {0};
     if (s->import.table[0])
         return bp_api_import_commit(s->app, reply, &s->import, submit_work, s);
-    bp_status status = bp_store_write(s->app->store, submit_work, s, &err);
+    bp_status status = bp_store_write_here(s->app->store, submit_work, s, &err);
     if (status == BP_NOT_FOUND) {
         bp_problem(reply, 503, "try_again", "%s, deleted or replaced meanwhile: send the job again", err.message);
         bp_reply_header(reply, "Retry-After", "1");

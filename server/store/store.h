@@ -1,7 +1,8 @@
 /* store.h: everything that must survive: one SQLite file, one thread that writes.
  *
  * Exactly one connection writes and checkpoints the write-ahead log; it belongs to the store's thread. Other
- * threads hand it work and wait until their work is committed (bp_store_write), or do not wait (bp_store_post). The
+ * threads hand it work and wait until their work is committed (bp_store_write), or do not wait (bp_store_post); somebody
+ * who comes alone may borrow the connection for a moment (bp_store_write_here). The
  * thread takes all work that is waiting into one transaction (group commit), each of several pieces under a savepoint
  * of its own, so that a failing piece undoes itself alone. Nothing is reported as done before COMMIT has returned, with
  * synchronous=FULL.
@@ -57,7 +58,11 @@ typedef bp_status bp_store_fn(struct bp_db *db, void *arg, struct bp_error *err)
  * runs at most once. Never from within fn or a done callback: the thread would wait for itself. */
 bp_status bp_store_write(struct bp_store *store, bp_store_fn *fn, void *arg, struct bp_error *err);
 
-/* The same without waiting; done (may be NULL) is called on the store's thread after COMMIT or failure. Metric rows
+/* The same, but on the calling thread if nobody else is writing or waits to: that saves two changes of thread. For little
+ * work by threads of normal priority, because whoever comes meanwhile waits for it. */
+bp_status bp_store_write_here(struct bp_store *store, bp_store_fn *fn, void *arg, struct bp_error *err);
+
+/* The same as bp_store_write without waiting; done (may be NULL) is called on the store's thread after COMMIT or failure. Metric rows
  * posted this way are committed at the latest after 250 ms. BP_NOMEM, or BP_STOPPED after close began: done is then
  * not called. */
 typedef void bp_store_done(void *arg, bp_status status, const struct bp_error *err);

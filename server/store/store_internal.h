@@ -12,8 +12,8 @@
  *   store_id.c          ids and time
  *   store_FAMILY.c      one family of statements a file
  *
- * Two kinds of connection: the writer's, used by the store's thread only, and the readers', each used by one thread
- * at a time. SQLite is told so (NOMUTEX).
+ * Two kinds of connection: the writer's, used by the store's thread or by one that has borrowed it, and the readers', each
+ * used by one thread at a time. SQLite is told so (NOMUTEX).
  */
 #ifndef BP_STORE_INTERNAL_H
 #define BP_STORE_INTERNAL_H
@@ -140,18 +140,21 @@ struct bp_store {
     int lock_fd; /* of the directory, flocked */
 
     /* the writer */
-    struct bp_db *writer; /* the store's thread only, once that runs */
+    struct bp_db *writer; /* of who has set `writing`, as what is called "the writer's" below */
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t work;           /* CLOCK_MONOTONIC */
     struct bp_piece *head, **tail; /* FIFO */
     size_t queued, waiting;        /* pieces; those of them that somebody waits for */
     bool closing;
+    bool writing;    /* somebody has the connection: the thread, or who has borrowed it */
+    bool wanted;     /* it is lent, and the thread waits for it */
+    bool untended;   /* it came back with a log that is due to be copied into the database */
     double sweep_at; /* when idle work is due; INFINITY: there is none */
     bool failed;     /* latched by the thread; written under the mutex, read atomically */
     char failure[240];
-    bool ballast;              /* the thread's: the file is there */
-    double busy_at;            /* the thread's: when it last ran a piece */
+    bool ballast;              /* the writer's: the file is there */
+    double busy_at;            /* the writer's: when it last ran a piece */
     double swept_at;           /* the thread's: when it last did idle work */
     double truncate_at;        /* the thread's: not before this may the log be truncated again */
     uint64_t commits;          /* transactions of pieces so far; for tests and figures */

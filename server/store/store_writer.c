@@ -4,6 +4,9 @@
  * is undone alone, then one COMMIT with one sync serves them all, and only then are they told. While that sync runs the
  * next pieces gather: under load a commit serves as many writers as there are.
  *
+ * Who comes alone needs no other thread: bp_store_write_here borrows the connection while nobody has it and nobody waits
+ * for it. All else is left to the thread: what comes meanwhile, and copying the log.
+ *
  * What SQLite undoes by itself (a full disk or too little memory in the middle of a statement undoes the whole
  * transaction) is lost for every piece before it too; these get the same failure and nobody is told a success.
  *
@@ -304,36 +307,40 @@ static void wait_until(struct bp_store *store, double at)
     pthread_cond_timedwait(&store->work, &store->mutex, &t);
 }
 
-enum what { RUN, SWEEP, END };
+enum what { WAIT, RUN, SWEEP, TEND, END };
 
-/* Waits for something to do. Posted work may wait for company, as long as nobody waits for it. */
+/* With the lock held; *ret_at: until when to wait. Posted work may wait for company, as long as nobody waits for it. */
+static enum what next_work(const struct bp_store *store, double now, double *ret_at)
+{
+    double due = INFINITY;
+    if (store->head) {
+        bool at_once = store->waiting > 0 || store->closing || store->queued >= BP_LINGER_PIECES;
+        due = at_once ? 0 : store->head->queued_at + BP_LINGER;
+    }
+    *ret_at = due < store->sweep_at ? due : store->sweep_at;
+    bool sweep_due = now >= store->sweep_at && !store->closing;
+    if (sweep_due && (due > now || now - store->swept_at >= SWEEP_EVERY))
+        return SWEEP;
+    return due <= now ? RUN : store->closing ? END : store->untended ? TEND : WAIT;
+}
+
+/* Gives the connection back, waits for something to do, and takes it again. */
 static enum what wait_for_work(struct bp_store *store, struct bp_piece **ret)
 {
     enum what what;
+    double now, at;
     pthread_mutex_lock(&store->mutex);
-    for (;;) {
-        double now = bp_clock(), due = INFINITY;
-        if (store->head) {
-            bool at_once = store->waiting > 0 || store->closing || store->queued >= BP_LINGER_PIECES;
-            due = at_once ? 0 : store->head->queued_at + BP_LINGER;
-        }
-        bool sweep_due = now >= store->sweep_at && !store->closing;
-        if (sweep_due && (due > now || now - store->swept_at >= SWEEP_EVERY)) {
-            store->swept_at = now;
-            what = SWEEP;
-            break;
-        }
-        if (due <= now) {
-            *ret = take(store);
-            what = RUN;
-            break;
-        }
-        if (store->closing) {
-            what = END;
-            break;
-        }
-        wait_until(store, due < store->sweep_at ? due : store->sweep_at);
+    store->writing = false;
+    while ((what = next_work(store, now = bp_clock(), &at)) == WAIT || store->writing) {
+        store->wanted = what != WAIT;
+        wait_until(store, store->wanted ? INFINITY : at);
     }
+    store->wanted = false;
+    store->writing = true;
+    store->untended = false; /* all that follows sees to the log */
+    if (what == SWEEP)
+        store->swept_at = now;
+    *ret = what == RUN ? take(store) : NULL;
     pthread_mutex_unlock(&store->mutex);
     return what;
 }
@@ -365,6 +372,7 @@ bp_status bp_store_writer_start(struct bp_store *store, struct bp_error *err)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the program's own thread */
     bp_ballast_take(store, 0);
+    store->writing = true;
     int rc = pthread_create(&store->thread, NULL, writer_main, store);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc == 0 ? BP_OK : bp_fail(err, BP_NOMEM, "cannot start the store's thread: %s", strerror(rc));
@@ -394,9 +402,9 @@ static bool enqueue(struct bp_store *store, struct bp_piece *p)
         store->queued++;
         store->waiting += !p->posted;
     }
-    /* Wake the thread for what it would not notice by itself: the first piece, a waiter, a full house. Without the mutex,
-     * or it would wake up only to wait for that. */
-    bool wake = taken && (!p->posted || store->queued == 1 || store->queued == BP_LINGER_PIECES);
+    /* Wake the thread for what it would not notice by itself: the first piece, a waiter, a full house; who has borrowed the
+     * connection does it at his end. Without the mutex, or it would wake up only to wait for that. */
+    bool wake = taken && !store->writing && (!p->posted || store->queued == 1 || store->queued == BP_LINGER_PIECES);
     pthread_mutex_unlock(&store->mutex);
     if (wake)
         pthread_cond_signal(&store->work);
@@ -427,6 +435,29 @@ bp_status bp_store_write(struct bp_store *store, bp_store_fn *fn, void *arg, str
     struct bp_piece p = {.fn = fn, .arg = arg};
     bp_piece_begin(store, &p);
     return bp_piece_end(&p, err);
+}
+
+bp_status bp_store_write_here(struct bp_store *store, bp_store_fn *fn, void *arg, struct bp_error *err)
+{
+    struct bp_piece p = {.fn = fn, .arg = arg};
+    pthread_mutex_lock(&store->mutex);
+    bool borrowed = !store->writing && !store->head && !store->closing;
+    store->writing |= borrowed;
+    pthread_mutex_unlock(&store->mutex);
+    if (!borrowed)
+        return bp_store_write(store, fn, arg, err);
+    run_group(store, &p);
+    pthread_mutex_lock(&store->mutex);
+    store->writing = false;
+    store->busy_at = bp_clock();
+    store->untended = store->writer->log_pages >= BP_WAL_PAGES;
+    bool wake = store->wanted || store->untended || store->head || store->closing;
+    pthread_mutex_unlock(&store->mutex);
+    if (wake)
+        pthread_cond_signal(&store->work);
+    if (p.status != BP_OK && err)
+        *err = p.err;
+    return p.status;
 }
 
 bp_status bp_store_post(struct bp_store *store, bp_store_fn *fn, void *arg, bp_store_done *done)

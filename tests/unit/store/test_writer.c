@@ -1,4 +1,4 @@
-/* test_writer.c: order, undoing of single pieces, group commit, lingering, a full database, closing. */
+/* test_writer.c: order, undoing of single pieces, group commit, borrowing, lingering, the log, a full database, closing. */
 #include "store_test.h"
 
 #define THREADS 32
@@ -131,6 +131,97 @@ static void many_writers_share_a_commit(void **state)
     assert_true(commits <= THREADS * EACH / 4);
 }
 
+/* --- borrowing -------------------------------------------------------------------------------------------------- */
+static bp_status self_fn(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    int one = 1;
+    *(pthread_t *)arg = pthread_self();
+    return add_fn(db, &one, err);
+}
+
+static void who_comes_alone_writes_himself(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t self = 0;
+    int two = 2;
+    while (!pthread_equal(self,
+                          pthread_self())) { /* until the store's thread has seen to all that it found at its start */
+        assert_ok(f, bp_store_write_here(f->store, self_fn, &self, &f->err));
+        usleep(1000);
+    }
+    int64_t rows = number(f, "SELECT count(*) FROM log");
+    assert_int_equal(bp_store_write_here(f->store, add_and_fail_fn, &two, &f->err), BP_INVALID);
+    assert_string_equal(f->err.message, "on purpose");
+    assert_int_equal(number(f, "SELECT count(*) FROM log"), rows);
+    /* what was posted before goes first */
+    done_count = done_failed = 0;
+    assert_ok(f, bp_store_post(f->store, add_fn, &two, count_done));
+    assert_ok(f, bp_store_write_here(f->store, self_fn, &self, &f->err));
+    assert_false(pthread_equal(self, pthread_self()));
+    assert_int_equal(number(f, "SELECT count(*) FROM log"), rows + 2);
+}
+
+/* All ways of writing at once. */
+static void *write_variously(void *arg)
+{
+    struct fixture *f = arg;
+    static int one = 1;
+    for (int i = 0; i < EACH; i++) {
+        struct bp_error err;
+        assert_int_equal(i % 3 == 2 ? bp_store_write(f->store, add_fn, &i, &err)
+                                    : bp_store_write_here(f->store, add_fn, &i, &err),
+                         BP_OK);
+        if (i % 5 == 0)
+            assert_int_equal(bp_store_post(f->store, add_fn, &one, count_done), BP_OK);
+        if (i % 7 == 0)
+            bp_store_want_sweep(f->store);
+    }
+    return NULL;
+}
+
+static void borrowers_and_the_thread_take_turns(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t threads[THREADS];
+    done_count = done_failed = 0;
+    for (int n = 1; n <= THREADS; n *= 2) { /* alone, in pairs, in crowds */
+        for (int i = 0; i < n; i++)
+            assert_int_equal(pthread_create(&threads[i], NULL, write_variously, f), 0);
+        for (int i = 0; i < n; i++)
+            pthread_join(threads[i], NULL);
+    }
+    reopen(f);
+    int rounds = 2 * THREADS - 1, posts = EACH / 5;
+    assert_int_equal(done_count, rounds * posts);
+    assert_int_equal(done_failed, 0);
+    assert_int_equal(number(f, "SELECT count(*) FROM log"), rounds * (EACH + posts));
+}
+
+/* --- the log ---------------------------------------------------------------------------------------------------- */
+static bp_status pages_fn(struct bp_db *db, void *arg, struct bp_error *err)
+{
+    (void)arg;
+    return bp_db_exec(db, "REPLACE INTO log VALUES (1, zeroblob(400000))", "test", err);
+}
+
+static void the_log_has_its_length_and_starts_over(void **state)
+{
+    struct fixture *f = *state;
+    struct bp_store_figures figures;
+    const int64_t whole = 32 + BP_WAL_PAGES * (24 + (int64_t)BP_PAGE_SIZE);
+    do { /* the store's thread may still be at it */
+        usleep(1000);
+        bp_store_figures(f->store, &figures);
+    } while (figures.log_bytes < whole);
+    assert_int_equal(figures.log_bytes, whole);
+    for (int i = 0; i < 5 * BP_WAL_PAGES / 50; i++) { /* about five logs */
+        assert_ok(f, bp_store_write_here(f->store, pages_fn, NULL, &f->err));
+        usleep(500);
+    }
+    bp_store_figures(f->store, &figures);
+    assert_true(figures.log_bytes < 2 * whole); /* copied by the thread, although all was written by others */
+}
+
 /* Readers see whole transactions only, while others write. */
 static bp_status pair_fn(struct bp_db *db, void *arg, struct bp_error *err)
 {
@@ -229,6 +320,9 @@ int main(void)
         TEST(posts_wait_for_company_but_not_long),
         TEST(closing_finishes_the_queue),
         TEST(many_writers_share_a_commit),
+        TEST(who_comes_alone_writes_himself),
+        TEST(borrowers_and_the_thread_take_turns),
+        TEST(the_log_has_its_length_and_starts_over),
         TEST(readers_see_whole_transactions),
         TEST(a_full_database_recovers),
     };
