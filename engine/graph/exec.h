@@ -122,6 +122,7 @@ const bp_real *bp_exec_workspace(struct bp_exec *exec, int node);
 
 /* Profiling: from now on each pass adds the ticks (base/ticks.h) that thread t spends on a part of node n, a loss being
  * of its head's node, to ticks[(t * nodes + n) * BP_PARTS + part], for as many threads as the options say. Borrowed.
+ * Where an activation is done in the product of another node (op.h: epilogues), so is its time counted.
  * NULL, as at first, ends it: an instruction then reads no clock and pays one branch. */
 enum bp_part { BP_PART_FORWARD, BP_PART_LOSS, BP_PART_BACKWARD, BP_PART_PARAMETERS, BP_PART_UPDATE, BP_PARTS };
 void bp_exec_profile(struct bp_exec *exec, uint64_t *ticks);
