@@ -82,12 +82,29 @@ static void the_picture_of_a_chain(void **state)
     bp_graph_free(graph);
 }
 
+/* The relu of a sequence has bits in place of its value (activation.c): its slope is no part of a product. */
+static void a_relu_with_bits_is_on_its_own(void **state)
+{
+    (void)state;
+    struct bp_graph *graph = net_new(1, 3, 0, 0);
+    char *text = NULL;
+    int n = net_reshape(graph, net_dense(graph, 0, 6), (struct bp_shape){.rank = 2, .dim = {2, 3}});
+    n = net_flatten(graph, net_act(graph, n, BP_RELU, 0));
+    net_head(graph, net_dense(graph, n, 2), BP_LOSS_MSE, 1);
+    assert_int_equal(bp_program_text(graph, 8, &text, NULL), BP_OK);
+    assert_int_equal(count(text, "relu'(d n3)"), 1);
+    assert_int_equal(count(text, "\n        "), 0); /* each line has a number */
+    free(text);
+    bp_graph_free(graph);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_is_the_executions),
         cmocka_unit_test(the_picture),
         cmocka_unit_test(the_picture_of_a_chain),
+        cmocka_unit_test(a_relu_with_bits_is_on_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
