@@ -24,11 +24,11 @@ static void reference(const struct bp_gemm *g, const float *from, size_t row, si
                 sum = fmaf(g->a[(size_t)i * g->a_row + (size_t)p * g->a_col], from[(size_t)p * row + (size_t)j * col],
                            sum);
             float *to = out + (size_t)i * g->c_row + j;
-            *to = g->accumulate ? *to + sum : g->bias ? sum + g->bias[j] : sum;
+            *to = g->accumulate ? *to + sum : g->bias ? sum + g->bias[j] : g->row_bias ? sum + g->row_bias[i] : sum;
         }
 }
 
-/* mode, bits: A transposed, B transposed, accumulate, bias, wider rows of C */
+/* mode, bits: A transposed, B transposed, accumulate, bias, wider rows of C, a bias of the row */
 static void check(const struct bp_kernels *table, int m, int n, int k, unsigned mode)
 {
     bool a_turned = mode & 1, b_turned = mode & 2, accumulate = mode & 4, biased = (mode & 8) && !accumulate;
@@ -44,6 +44,7 @@ static void check(const struct bp_kernels *table, int m, int n, int k, unsigned 
                         .c = c,
                         .c_row = (size_t)n + (mode & 16 ? 3 : 0),
                         .bias = biased ? bias : NULL,
+                        .row_bias = (mode & 44) == 32 ? bias : NULL,
                         .accumulate = accumulate,
                         .ahead = m % 2 ? &ahead : NULL};
     size_t size = (size_t)m * g.c_row + 32;
@@ -73,11 +74,11 @@ static void each_size(bool rough)
     fill_numbers(rough);
     for (int t = 0; t < ntables; t++) {
         for (int i = 1; i <= 67; i++) { /* each size once in each place, in all modes in turn */
-            check(tables[t], i, 1 + (i * 7) % 67, 1 + (i * 5) % 61, (unsigned)i % 32);
-            check(tables[t], 1 + (i * 11) % 67, i, 1 + (i * 3) % 61, (unsigned)(i * 5) % 32);
-            check(tables[t], 1 + (i * 13) % 67, 1 + (i * 17) % 67, i, (unsigned)(i * 11) % 32);
+            check(tables[t], i, 1 + (i * 7) % 67, 1 + (i * 5) % 61, (unsigned)i % 64);
+            check(tables[t], 1 + (i * 11) % 67, i, 1 + (i * 3) % 61, (unsigned)(i * 5) % 64);
+            check(tables[t], 1 + (i * 13) % 67, 1 + (i * 17) % 67, i, (unsigned)(i * 11) % 64);
         }
-        for (unsigned mode = 0; mode < 32; mode++) {
+        for (unsigned mode = 0; mode < 64; mode++) {
             check(tables[t], 13, 33, 17, mode);
             check(tables[t], 12, 32, 64, mode);
             check(tables[t], 17, 48, 29, mode);
