@@ -107,8 +107,11 @@ static void test_notify(void **state)
     static const char *const targets[] = {"/inline/a?ms=20000", "/pool/a?ms=20000"};
     for (int i = 0; i < 2; i++) {
         atomic_store(&g_version, 0);
+        atomic_store(&g_calls, 0);
         int first = send_get(targets[i]), second = send_get(targets[i]);
-        int other = send_get("/inline/b?ms=300&since=99");
+        int other = send_get("/inline/b?ms=1500&since=99");
+        while (atomic_load(&g_calls) < 3) /* all have looked, however slow the machine */
+            pause_ms(1);
         pause_ms(50);
         bp_http_notify(g_http, "a", 0); /* not above since: nobody wakes */
         int calls = atomic_load(&g_calls);
