@@ -119,9 +119,8 @@ static const struct {
      "A loss or a result is not a finite number. Why that happens: GET /learn/exploding-gradients, "
      "/learn/learning-rate."},
     {422, "nonfinite_prediction",
-     "The model overflows on these inputs; it gives no number that could be trusted. Are their columns in the units "
-     "that "
-     "it was trained on?"},
+     "The model overflows on these inputs; it gives no number that could be trusted. Are their columns in the "
+     "units that it was trained on?"},
     {422, "not_utf8", "The file is not UTF-8 text; iconv -f LATIN1 -t UTF-8 converts an old one."},
     {422, "row_too_long", "A row is longer than a row may be. Perhaps a quote in it is never closed."},
     {422, "shape_mismatch", "The rows of the test part must have the shape of the others."},

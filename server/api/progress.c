@@ -13,10 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAMES_MAX 64    /* of ?names= */
-#define NAMES_SHOWN 128 /* series of a job that a refusal lists */
-#define POINTS_MAX                                                                                                   \
-    10000000 /* that are read for one reply: each takes 24 bytes, and some 100 more where it is shown as JSON */
+#define NAMES_MAX 64        /* of ?names= */
+#define NAMES_SHOWN 128     /* series of a job that a refusal lists */
+#define POINTS_MAX 10000000 /* read for one reply: 24 bytes each, and some 100 more where it is shown as JSON */
 
 /* --- metrics -------------------------------------------------------------------------------------------------------- */
 struct point {

@@ -62,9 +62,9 @@ bp_status bp_store_write(struct bp_store *store, bp_store_fn *fn, void *arg, str
  * work by threads of normal priority, because whoever comes meanwhile waits for it. */
 bp_status bp_store_write_here(struct bp_store *store, bp_store_fn *fn, void *arg, struct bp_error *err);
 
-/* The same as bp_store_write without waiting; done (may be NULL) is called on the store's thread after COMMIT or failure. Metric rows
- * posted this way are committed at the latest after 250 ms. BP_NOMEM, or BP_STOPPED after close began: done is then
- * not called. */
+/* The same as bp_store_write without waiting; done (may be NULL) is called on the store's thread after COMMIT or failure.
+ * Metric rows posted this way are committed at the latest after 250 ms. BP_NOMEM, or BP_STOPPED after close began: done
+ * is then not called. */
 typedef void bp_store_done(void *arg, bp_status status, const struct bp_error *err);
 bp_status bp_store_post(struct bp_store *store, bp_store_fn *fn, void *arg, bp_store_done *done);
 
